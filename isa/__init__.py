@@ -1,0 +1,1 @@
+"""The contract between training, compiler, gateware and host: everything that two of them must agree on."""
