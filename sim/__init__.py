@@ -1,0 +1,1 @@
+"""Simulation: gateware and golden model, joined."""
