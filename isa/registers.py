@@ -1,0 +1,72 @@
+"""The host's view of the accelerator: a space of 32-bit words, addressed by word.
+
+The same map is seen through every transport. Windows marked as ports do not increment: every word
+written to them is pushed into a queue, and the bus stalls while that queue is full.
+"""
+
+from amaranth.lib import data, enum
+
+ADDRESS_BITS = 20
+
+
+class Register(enum.IntEnum):
+    ID = 0x00  # reads image.MAGIC
+    VERSION = 0x01  # reads image.VERSION
+    GEOMETRY = 0x02  # reads the geometry's digest
+    CONTROL = 0x03  # write: CONTROL layout, each bit acts once
+    STATUS = 0x04  # read: State
+    ERROR = 0x05  # read: ErrorCode of the last abort; cleared by CHECK, START and ABORT
+    FRAMES = 0x06  # frames finished since reset
+    WATCHDOG = 0x07  # read and write: cycles without progress after which a frame is aborted
+    CLASSES = 0x08  # classes of the loaded image (known after CHECK)
+    SOURCE = 0x09  # read and write: Source
+    # Perf counters of the last frame, in cycles
+    CYCLES = 0x10  # from the start of the frame to its logits
+    BINARY_CYCLES = 0x11  # during which a binary layer was being computed
+    ARRAY_BUSY = 0x12  # ... and the XNOR array worked
+    MAC_BUSY = 0x13  # during which the MAC array worked
+    WAIT_WEIGHTS = 0x14  # a step waited for its weight set
+    WAIT_INPUT = 0x15  # a step waited for input rows
+    WAIT_POST = 0x16  # a step waited for the output RAM
+    WAIT_LOAD = 0x17  # the sequencer waited for a descriptor
+    TOP_CLASS = 0x20  # TOP_CLASS + i: class of the i-th largest logit; ties: lower class first
+    TOP_LOGIT = 0x28  # TOP_LOGIT + i: its logit, sign-extended
+    INPUT = 0x100  # port: bytes of the next frame, 4 a word, lowest first, HWC order
+    STREAM = 0x200  # port: image words, with Source.LINK
+    LOGITS = 0x1000  # LOGITS + class, sign-extended
+    IMAGE = 0x10000  # IMAGE + word: the `ram` source, write only
+
+
+CONTROL = data.StructLayout(
+    {
+        "start": 1,  # compute a frame; state must be READY or DONE
+        "check": 1,  # stream the image once, muted, through all checks
+        "abort": 1,  # reset everything but control and link; clears the input
+    }
+)
+
+
+class Source(enum.Enum, shape=1):
+    RAM = 0
+    LINK = 1  # CHECK takes the whole image from STREAM, START its frame section
+
+
+class State(enum.Enum, shape=3):
+    IDLE = 0  # no image has been checked
+    CHECKING = 1
+    READY = 2
+    RUNNING = 3
+    DONE = 4  # READY, and logits and perf counters are those of the last frame
+    ERROR = 5  # see ERROR; CHECK or ABORT leads out of it
+
+
+class ErrorCode(enum.Enum, shape=4):
+    NONE = 0
+    MAGIC = 1  # the image does not begin with the magic word
+    IMAGE_VERSION = 2
+    FOREIGN_GEOMETRY = 3
+    HEADER_CRC = 4
+    PACKET = 5  # CRC-8, type or length of a packet header, or packets in the wrong order
+    FRAME_CRC = 6
+    WATCHDOG = 7  # no progress: input or stream did not arrive in time
+    NOT_READY = 8  # START without a checked image
