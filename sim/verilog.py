@@ -1,0 +1,57 @@
+"""Amaranth components as Verilog with flat port names.
+
+A port of a nested interface is joined with two underscores: the stream `frames` has the ports
+`frames__payload`, `frames__valid` and `frames__ready`. A payload is one vector, whatever its
+structure.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.back import verilog
+from amaranth.hdl import Const, Fragment, Value, ValueCastable
+from amaranth.hdl._ir import PortDirection  # `verilog.convert` wants it; it has no public name
+from amaranth.lib import wiring
+
+
+@dataclass(frozen=True)
+class Port:
+    """A flat port: `direction` is `"input"` or `"output"`, `width` in bits (0 makes no wire)."""
+
+    direction: str
+    width: int
+
+
+def _values(component: wiring.Component) -> dict[str, tuple[Value, bool]]:
+    values = {}
+    for path, member, value in component.signature.flatten(component):
+        if isinstance(value, ValueCastable):
+            value = value.as_value()
+        # Streams that are always valid or always ready have a constant there, which is no port.
+        if not isinstance(value, Const):
+            values["__".join(map(str, path))] = (value, member.flow == wiring.In)
+    return values
+
+
+def ports_of(component: wiring.Component, *, clock: bool = True) -> dict[str, Port]:
+    """The ports of the Verilog module, by name; with `clk` and `rst` first where `clock` is set."""
+    ports = {"clk": Port("input", 1), "rst": Port("input", 1)} if clock else {}
+    for name, (value, is_input) in _values(component).items():
+        if len(value):
+            ports[name] = Port("input" if is_input else "output", len(value))
+    return ports
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Verilog of `component` as a module called `name`, self-contained, without source locations.
+
+    Without source locations the text depends on the gateware alone, so builds can be cached by it.
+    """
+    ports = {
+        port: (value, PortDirection.Input if is_input else PortDirection.Output)
+        for port, (value, is_input) in _values(component).items()
+    }
+    fragment = Fragment.get(component, platform=None)
+    text: str = verilog.convert(
+        fragment, name=name, ports=ports, emit_src=False, strip_internal_attrs=True
+    )
+    return text
