@@ -59,6 +59,7 @@ LAYER = data.StructLayout(
         "inner": SIZE_BITS + 1,  # steps along a kernel row; pool, mean: words of L channels a pixel
         "channel_words": 5,  # binary: words a pixel; a step with n % channel_words == 0 counts
         "channels": SIZE_BITS + 1,  # ... this many valid bits
+        "frame_bytes": ADDRESS_BITS,  # stem: bytes of an input frame, in_height * row_length
         "in_channels": 3,  # stem: the border value of tap t at step n is [(n*T + t) % in_channels]
         "border": 32,  # four bytes, channel 0 in the least significant
         # loops
