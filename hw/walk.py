@@ -1,0 +1,362 @@
+"""Address walkers: the loops of a layer, unrolled one iteration a cycle."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from isa.layer import ADDRESS_BITS, LAYER, PIXEL_BITS, SIZE_BITS, STRIDE_BITS, LayerKind
+
+GROUP_BITS = SIZE_BITS + 1
+
+MAP = data.StructLayout(
+    {
+        "base": ADDRESS_BITS,
+        "row": STRIDE_BITS + 1,
+        "pixel": PIXEL_BITS + 1,
+        "width": SIZE_BITS,
+        "height": SIZE_BITS,
+        "tiles": GROUP_BITS,
+        "groups": GROUP_BITS,  # words of a pixel in every tile
+        "last_groups": GROUP_BITS,  # ... but the last one
+    }
+)
+"""How a map is walked: tile by tile, row by row, pixel by pixel, word by word."""
+
+
+class MapWalker(wiring.Component):
+    """Addresses of a map's words: base + row*i + pixel*j + groups*tile + group.
+
+    ``start`` loads the first address, ``advance`` steps to the next; both act on the next cycle.
+    All outputs are registered or compare registers, and describe the current word. ``layout`` must
+    be stable from ``start`` to the last ``advance``.
+    """
+
+    layout: In(MAP)
+    start: In(1)
+    advance: In(1)
+    address: Out(ADDRESS_BITS)
+    group: Out(GROUP_BITS)
+    tile: Out(GROUP_BITS)
+    last_group: Out(1)
+    last_pixel: Out(1)
+    last_tile: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = self.layout
+        # Addresses of the first word of the current tile's first pixel, of its current row's first
+        # pixel and of its current pixel.
+        tile_base, row_base, pixel_base = (Signal(ADDRESS_BITS) for _ in range(3))
+        column, row = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        groups_left = Signal(GROUP_BITS)
+        tiles_left = Signal(GROUP_BITS)
+        last_column, last_row = Signal(), Signal()
+        m.d.comb += [
+            last_column.eq(column == layout.width - 1),
+            last_row.eq(row == layout.height - 1),
+            self.last_group.eq(groups_left == 0),
+            self.last_pixel.eq(last_column & last_row),
+            self.last_tile.eq(tiles_left == 0),
+        ]
+        next_is_last = Signal()
+        m.d.comb += next_is_last.eq(tiles_left == 1)
+        next_pixel, next_row, next_tile = (Signal(ADDRESS_BITS) for _ in range(3))
+        m.d.comb += [
+            next_pixel.eq(pixel_base + layout.pixel),
+            next_row.eq(row_base + layout.row),
+            next_tile.eq(tile_base + layout.groups),
+        ]
+        with m.If(self.advance):
+            with m.If(~self.last_group):
+                m.d.sync += [
+                    self.address.eq(self.address + 1),
+                    self.group.eq(self.group + 1),
+                    groups_left.eq(groups_left - 1),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    self.group.eq(0),
+                    groups_left.eq(Mux(self.last_tile, layout.last_groups, layout.groups) - 1),
+                ]
+                with m.If(~last_column):
+                    m.d.sync += [
+                        column.eq(column + 1),
+                        pixel_base.eq(next_pixel),
+                        self.address.eq(next_pixel),
+                    ]
+                with m.Else():
+                    m.d.sync += column.eq(0)
+                    with m.If(~last_row):
+                        m.d.sync += [
+                            row.eq(row + 1),
+                            row_base.eq(next_row),
+                            pixel_base.eq(next_row),
+                            self.address.eq(next_row),
+                        ]
+                    with m.Else():
+                        m.d.sync += [
+                            row.eq(0),
+                            tiles_left.eq(tiles_left - 1),
+                            self.tile.eq(self.tile + 1),
+                            tile_base.eq(next_tile),
+                            row_base.eq(next_tile),
+                            pixel_base.eq(next_tile),
+                            self.address.eq(next_tile),
+                            groups_left.eq(
+                                Mux(next_is_last, layout.last_groups, layout.groups) - 1
+                            ),
+                        ]
+        with m.If(self.start):
+            m.d.sync += [
+                Cat(column, row, self.group, self.tile).eq(0),
+                groups_left.eq(Mux(layout.tiles == 1, layout.last_groups, layout.groups) - 1),
+                tiles_left.eq(layout.tiles - 1),
+                tile_base.eq(layout.base),
+                row_base.eq(layout.base),
+                pixel_base.eq(layout.base),
+                self.address.eq(layout.base),
+            ]
+        return m
+
+
+def step_layout(taps: int) -> data.StructLayout:
+    """One operand read, and what the array does with it."""
+    return data.StructLayout(
+        {
+            "swap": 1,
+            "first": 1,
+            "last": 1,
+            "pixel": 4,
+            "address": ADDRESS_BITS,
+            "select": SIZE_BITS,  # group of T channels within the word of L that is read
+            "inside": taps,  # which of the taps lie inside the map
+            "border": data.ArrayLayout(2, taps),  # stem: channel whose border value a tap takes
+            "count": SIZE_BITS + 1,
+        }
+    )
+
+
+class StepWalker(wiring.Component):
+    """The loops of ``isa.layer`` for a convolution layer: one operand read a cycle.
+
+    ``loaded`` counts in weight sets, ``freed`` output RAMs: a set's first step waits for its
+    weights, the last step of a block for the output RAM, and a stem's block for the input. The
+    steps follow without flow control, ``LATENCY`` cycles after they are decided on.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, *, taps: int, post_lanes: int):
+        self._taps = taps
+        self._words_per_group = post_lanes // taps
+        super().__init__(
+            {
+                "layer": In(LAYER),
+                "start": In(1),
+                "loaded": In(1),
+                "freed": In(1),
+                "input_ready": In(1),
+                "step_valid": Out(1),
+                "step": Out(step_layout(taps)),
+                "working": Out(1),
+                "wait_weights": Out(1),
+                "wait_output": Out(1),
+                "wait_input": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layer, taps = self.layer, self._taps
+        is_stem = Signal()
+        by_group = Signal()
+        m.d.sync += [
+            is_stem.eq(layer.kind == LayerKind.STEM),
+            by_group.eq((layer.kind == LayerKind.POINTWISE) | (layer.kind == LayerKind.CLASSIFIER)),
+        ]
+
+        # --- when to issue -----------------------------------------------------------------------
+        active, issue = Signal(), Signal()
+        pixel, block_end = Signal(5), Signal(5)
+        ky, n = Signal(3), Signal(GROUP_BITS)
+        tiles_left, blocks_left = Signal(9), Signal(14)
+        last_pixel, last_n, last_ky, last_step = (Signal() for _ in range(4))
+        sets_ready = Signal(2)  # loaded and not yet begun: at most the shadow set and one on its way
+        output_free = Signal(init=1)
+        needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
+        begin_block = Signal()
+        m.d.comb += [
+            last_pixel.eq(pixel == block_end),
+            last_n.eq(n == layer.inner - 1),
+            last_ky.eq(ky == layer.kernel_rows - 1),
+            last_step.eq(last_n & last_ky),
+            begin_block.eq((ky == 0) & (n == 0) & (pixel == 0)),
+            needs_set.eq((pixel == 0) & (sets_ready == 0)),
+            needs_output.eq((pixel == 0) & last_step & ~output_free),
+            needs_input.eq(begin_block & is_stem & ~self.input_ready),
+            issue.eq(active & ~needs_set & ~needs_output & ~needs_input),
+            self.working.eq(active),
+            self.wait_input.eq(active & needs_input),
+            self.wait_output.eq(active & needs_output & ~needs_input),
+            self.wait_weights.eq(active & needs_set & ~needs_output & ~needs_input),
+        ]
+        begin_set = issue & (pixel == 0)
+        m.d.sync += sets_ready.eq(sets_ready + self.loaded - begin_set)
+        with m.If(begin_set & last_step):
+            m.d.sync += output_free.eq(0)
+        with m.Elif(self.freed):
+            m.d.sync += output_free.eq(1)
+
+        # --- where the current pixel, and the block's first one, read ------------------------------
+        position = data.StructLayout(
+            {
+                "column": SIZE_BITS,
+                "row": signed(SIZE_BITS + 1),  # input row of ky = 0
+                "x": signed(STRIDE_BITS + 1),  # offset within that row of n = 0
+                "address": ADDRESS_BITS,  # of x = 0 in that row
+            }
+        )
+        origin, begin, here, after = (Signal(position) for _ in range(4))
+        step_x, step_row = Signal(PIXEL_BITS + 1), Signal(STRIDE_BITS + 1)
+        row_step = Signal(2)
+        m.d.sync += [
+            step_x.eq(layer.src_pixel << layer.stride2),
+            step_row.eq(layer.src_row << layer.stride2),
+            row_step.eq(1 << layer.stride2),
+        ]
+        with m.If(here.column == layer.out_width - 1):
+            m.d.comb += [
+                after.column.eq(0),
+                after.x.eq(origin.x),
+                after.row.eq(here.row + row_step),
+                after.address.eq(here.address + step_row),
+            ]
+        with m.Else():
+            m.d.comb += [
+                after.column.eq(here.column + 1),
+                after.x.eq(here.x + step_x),
+                after.row.eq(here.row),
+                after.address.eq(here.address),
+            ]
+
+        row_offset = Signal(ADDRESS_BITS)  # ky * src_row
+        words = Signal(5)  # n % channel_words
+        channel = Signal(2)  # (n * taps) % in_channels
+        preparing = Signal()
+        pad_left = Signal(2)
+
+        with m.If(self.start):
+            m.d.sync += [
+                preparing.eq(1),
+                pad_left.eq(layer.pad),
+                origin.column.eq(0),
+                origin.row.eq(-layer.pad),
+                origin.x.eq(-layer.pad_x),
+                origin.address.eq(layer.src_base),
+                tiles_left.eq(layer.tiles - 1),
+                blocks_left.eq(layer.blocks - 1),
+            ]
+        with m.If(preparing):
+            with m.If(pad_left != 0):
+                m.d.sync += [
+                    pad_left.eq(pad_left - 1),
+                    origin.address.eq(origin.address - layer.src_row),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    preparing.eq(0),
+                    active.eq(1),
+                    begin.eq(origin),
+                    here.eq(origin),
+                    block_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+                    Cat(pixel, ky, n, row_offset, words, channel).eq(0),
+                ]
+
+        with m.If(issue):
+            with m.If(~last_pixel):
+                m.d.sync += [pixel.eq(pixel + 1), here.eq(after)]
+            with m.Else():
+                m.d.sync += [pixel.eq(0), here.eq(begin)]
+                with m.If(~last_n):
+                    m.d.sync += [
+                        n.eq(n + 1),
+                        words.eq(Mux(words == layer.channel_words - 1, 0, words + 1)),
+                        channel.eq(_modulo(m, channel, taps, layer.in_channels)),
+                    ]
+                with m.Else():
+                    m.d.sync += [
+                        Cat(n, words, channel).eq(0),
+                        ky.eq(ky + 1),
+                        row_offset.eq(row_offset + layer.src_row),
+                    ]
+                with m.If(last_step):
+                    m.d.sync += [
+                        Cat(ky, row_offset).eq(0),
+                        begin.eq(after),
+                        here.eq(after),
+                        blocks_left.eq(blocks_left - 1),
+                        block_end.eq(
+                            Mux(blocks_left == 1, layer.last_block, layer.block) - 1
+                        ),
+                    ]
+                    with m.If(blocks_left == 0):
+                        m.d.sync += [
+                            begin.eq(origin),
+                            here.eq(origin),
+                            blocks_left.eq(layer.blocks - 1),
+                            block_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+                            tiles_left.eq(tiles_left - 1),
+                        ]
+                        with m.If(tiles_left == 0):
+                            m.d.sync += active.eq(0)
+
+        # --- cycle 1: the parts of the address -----------------------------------------------------
+        offset = Signal(GROUP_BITS + 2)
+        shift = (self._words_per_group - 1).bit_length()
+        with m.If(is_stem):
+            m.d.comb += offset.eq(n * taps if taps & (taps - 1) else n << (taps - 1).bit_length())
+        with m.Elif(by_group):
+            m.d.comb += offset.eq(n >> shift)
+        with m.Else():
+            m.d.comb += offset.eq(n)
+        valid, part = Signal(), Signal(step_layout(taps))
+        row, x = Signal(signed(SIZE_BITS + 2)), Signal(signed(STRIDE_BITS + 2))
+        row_address = Signal(ADDRESS_BITS)
+        m.d.sync += [
+            valid.eq(issue),
+            part.swap.eq(pixel == 0),
+            part.first.eq((ky == 0) & (n == 0)),
+            part.last.eq(last_step),
+            part.pixel.eq(pixel),
+            part.select.eq(n & (self._words_per_group - 1)),
+            part.count.eq(Mux(words == 0, layer.channels, 0)),
+            row.eq(here.row + ky),
+            x.eq(here.x + offset),
+            row_address.eq(here.address + row_offset),
+        ]
+        for tap in range(taps):
+            m.d.sync += part.border[tap].eq(_modulo(m, channel, tap, layer.in_channels))
+
+        # --- cycle 2: the address, and whether it lies inside the map ------------------------------
+        row_inside = Signal()
+        m.d.comb += row_inside.eq((row >= 0) & (row < layer.in_height))
+        m.d.sync += [
+            self.step_valid.eq(valid),
+            self.step.eq(part),
+            self.step.address.eq(row_address + x),
+        ]
+        for tap in range(taps):
+            inside = (x + tap >= 0) & (x + tap < layer.row_length)
+            m.d.sync += self.step.inside[tap].eq(row_inside & inside)
+        return m
+
+
+def _modulo(m: Module, value, increment: int, modulus) -> Signal:
+    """(value + increment) % modulus for value < modulus <= 4, as a table."""
+    result = Signal(2)
+    with m.Switch(Cat(value, modulus)):
+        for divisor in range(1, 5):
+            for old in range(divisor):
+                with m.Case(divisor << 2 | old):
+                    m.d.comb += result.eq((old + increment) % divisor)
+    return result
