@@ -1,0 +1,169 @@
+"""The memories that a frame lives in: residual map, bit maps, input ring, features.
+
+Every read port has the same latency, ``READ_LATENCY`` cycles from address to data: the memory's own
+register and one more behind the multiplexer of its blocks.
+"""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from isa.bits import WORD_BITS
+from isa.fixed import FEATURE_BITS
+from isa.layer import ADDRESS_BITS
+
+READ_LATENCY = 2
+
+
+class WordMap(wiring.Component):
+    """A memory with one read and one write port, for words of ``shape``.
+
+    No flow control. A word written in one cycle can be read from the next. An address at or beyond
+    ``depth`` reads an undefined word; the compiler never writes one.
+    """
+
+    def __init__(self, *, shape, depth: int):
+        self._shape = shape
+        self._depth = depth
+        super().__init__(
+            {
+                "read_address": In(ADDRESS_BITS),
+                "read_data": Out(shape),
+                "write": In(1),
+                "write_address": In(ADDRESS_BITS),
+                "write_data": In(shape),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self._shape, depth=self._depth, init=[])
+        read_port, write_port = memory.read_port(), memory.write_port()
+        m.d.comb += [
+            read_port.addr.eq(self.read_address),
+            write_port.addr.eq(self.write_address),
+            write_port.data.eq(self.write_data),
+            write_port.en.eq(self.write),
+        ]
+        m.d.sync += self.read_data.eq(read_port.data)
+        return m
+
+
+class BitMaps(wiring.Component):
+    """K-bit words of sign bits, written M bits at a time: one sub-word, ``lanes`` wide.
+
+    Writing sub-word 0 clears the other sub-words of that word, so that bits of channels that do not
+    exist are 0.
+    """
+
+    def __init__(self, *, word_bits: int, lanes: int, depth: int):
+        self._word_bits = word_bits
+        self._lanes = lanes
+        self._depth = depth
+        self._sub_words = word_bits // lanes
+        super().__init__(
+            {
+                "read_address": In(ADDRESS_BITS),
+                "read_data": Out(word_bits),
+                "write": In(1),
+                "write_address": In(ADDRESS_BITS),
+                "write_sub_word": In(range(self._sub_words)),
+                "write_data": In(lanes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        for i in range(self._sub_words):
+            bank = WordMap(shape=self._lanes, depth=self._depth)
+            m.submodules[f"bank{i}"] = bank
+            mine = self.write_sub_word == i
+            m.d.comb += [
+                bank.read_address.eq(self.read_address),
+                self.read_data.word_select(i, self._lanes).eq(bank.read_data),
+                bank.write.eq(self.write & (mine | (self.write_sub_word == 0))),
+                bank.write_address.eq(self.write_address),
+                bank.write_data.eq(Mux(mine, self.write_data, 0)),
+            ]
+        return m
+
+
+class InputRing(wiring.Component):
+    """A ring of input bytes: filled word by word by the host, read T bytes at a time by the stem.
+
+    ``write`` takes four bytes a word, lowest first, and is ready when the word before has been
+    stored (every fourth cycle) and there is room. ``ready`` tells that the ``frame_bytes`` of the
+    oldest frame are all there; addresses count from its first byte. ``release`` frees that frame; a
+    frame begins on a multiple of four bytes.
+    """
+
+    def __init__(self, *, depth: int, taps: int):
+        if depth % WORD_BITS:
+            raise ValueError(f"Input ring depth must be a multiple of {WORD_BITS}, not {depth!r}")
+        self._depth = depth
+        self._taps = taps
+        super().__init__(
+            {
+                "write": In(stream.Signature(WORD_BITS)),
+                "frame_bytes": In(ADDRESS_BITS),
+                "ready": Out(1),
+                "release": In(1),
+                "read_address": In(ADDRESS_BITS),
+                "read_data": Out(data.ArrayLayout(8, taps)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        depth, taps = self._depth, self._taps
+        address_bits = (depth - 1).bit_length()
+        head, base = Signal(address_bits), Signal(address_bits)
+        count = Signal(range(depth + 1))  # bytes stored, from base on
+        word, bytes_left = Signal(WORD_BITS), Signal(range(5))
+        store, frame_size = Signal(), Signal(ADDRESS_BITS)
+        m.d.comb += [
+            self.write.ready.eq((bytes_left == 0) & (count <= depth - 4)),
+            store.eq(bytes_left != 0),
+            frame_size.eq((self.frame_bytes + 3) & ~3),
+        ]
+        m.d.sync += self.ready.eq((count >= frame_size) & ~self.release)
+        with m.If(store):
+            m.d.sync += [word.eq(word >> 8), bytes_left.eq(bytes_left - 1), head.eq(head + 1)]
+        with m.Elif(self.write.valid & self.write.ready):
+            m.d.sync += [word.eq(self.write.payload), bytes_left.eq(4)]
+        m.d.sync += count.eq(count + store - Mux(self.release, frame_size, 0))
+        with m.If(self.release):
+            m.d.sync += base.eq(base + frame_size)
+
+        # Byte a stands in bank a % T, so T consecutive bytes stand in T banks.
+        bank_bits = (taps - 1).bit_length()
+        first = Signal(address_bits)
+        m.d.comb += first.eq(self.read_address + base)
+        rotation = first[:bank_bits]
+        banks = []
+        for i in range(taps):
+            memory = Memory(shape=8, depth=depth // taps, init=[])
+            m.submodules[f"bank{i}"] = memory
+            write_port, read_port = memory.write_port(), memory.read_port()
+            m.d.comb += [
+                write_port.en.eq(store & (head[:bank_bits] == i)),
+                write_port.addr.eq(head[bank_bits:]),
+                write_port.data.eq(word[:8]),
+                # banks below the first byte's hold the bytes of the next row of banks
+                read_port.addr.eq(first[bank_bits:] + (i < rotation)),
+            ]
+            banks.append(read_port.data)
+        if taps == 1:
+            m.d.sync += self.read_data[0].eq(banks[0])
+        else:
+            rotation_read = Signal(bank_bits)
+            m.d.sync += rotation_read.eq(rotation)
+            rotated = (Cat(*banks, *banks) >> (rotation_read << 3))[: 8 * taps]
+            m.d.sync += self.read_data.eq(rotated)
+        return m
+
+
+def feature_layout(post_lanes: int) -> data.ArrayLayout:
+    """A word of the feature memory: L global sums."""
+    return data.ArrayLayout(signed(FEATURE_BITS), post_lanes)
