@@ -1,0 +1,60 @@
+"""The boards that bitstreams are built for: pins, clock target and a seed known to route.
+
+Pins come from amaranth-boards. A board's name is also the name of the geometry that fits it.
+"""
+
+from dataclasses import dataclass
+
+from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board.
+
+    `clock_mhz` is what the core is constrained to and runs at. `seed` is the placement seed that
+    met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
+    """
+
+    name: str
+    platform_type: type
+    oscillator: str
+    oscillator_mhz: float
+    clock_mhz: float
+    seed: int
+    uart_baud: int
+
+    def platform(self):
+        """A fresh Amaranth platform; each elaboration needs one of its own."""
+        return self.platform_type()
+
+    @property
+    def nextpnr_options(self):
+        """Device, package and speed grade as nextpnr-ecp5 wants them."""
+        platform = self.platform_type
+        return (
+            platform._nextpnr_device_options[platform.device],
+            "--package",
+            platform._nextpnr_package_options[platform.package].upper(),
+            "--speed",
+            platform.speed,
+        )
+
+
+_ULX3S = {"oscillator": "clk25", "oscillator_mhz": 25.0, "uart_baud": 3_000_000}
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board("ulx3s-25f", ULX3S_25F_Platform, clock_mhz=60.0, seed=1, **_ULX3S),
+        Board("ulx3s-85f", ULX3S_85F_Platform, clock_mhz=60.0, seed=1, **_ULX3S),
+    )
+}
+
+
+def get_board(name):
+    """The board of that name; ValueError names those that exist."""
+    if name not in BOARDS:
+        known = " or ".join(repr(known) for known in BOARDS)
+        raise ValueError(f"Board must be {known}, not {name!r}")
+    return BOARDS[name]

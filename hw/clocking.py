@@ -1,0 +1,182 @@
+"""The clock of the design: one ECP5 PLL from the board's oscillator to the `sync` domain.
+
+Limits are those of the ECP5 data sheet (FPGA-DS-02012, sysCLOCK PLL timing). The loop is closed
+over CLKOP, and CLKOS carries the clock of the design with a divider of its own: so the phase
+detector can run at 10 MHz and more, where the data sheet wants it, for output frequencies that a
+single output would reach only with a slower one (60 MHz from 25 MHz would need 5 MHz).
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.lib.wiring import In, Out
+
+INPUT_MHZ = (8.0, 400.0)
+OUTPUT_MHZ = (3.125, 400.0)
+PHASE_DETECTOR_MHZ = (10.0, 400.0)
+VCO_MHZ = (400.0, 800.0)
+INPUT_DIVIDERS = range(1, 129)
+FEEDBACK_DIVIDERS = range(1, 81)
+OUTPUT_DIVIDERS = range(1, 129)
+# The middle of the VCO's range, where it locks with the most margin to either side.
+VCO_CENTRE_MHZ = 600.0
+
+
+@dataclass(frozen=True)
+class PLLSettings:
+    """Dividers of an EHXPLLL whose loop is closed over CLKOP and whose output is CLKOS.
+
+    phase detector = input / input_divider
+    VCO            = phase detector * feedback_divider * loop_divider
+    output         = VCO / output_divider
+    """
+
+    input_mhz: float
+    input_divider: int
+    feedback_divider: int
+    loop_divider: int
+    output_divider: int
+
+    @property
+    def phase_detector_mhz(self):
+        return self.input_mhz / self.input_divider
+
+    @property
+    def vco_mhz(self):
+        return self.phase_detector_mhz * self.feedback_divider * self.loop_divider
+
+    @property
+    def output_mhz(self):
+        """The frequency that results; never above the one asked for."""
+        return self.vco_mhz / self.output_divider
+
+
+def _within(value, limits):
+    return limits[0] <= value <= limits[1]
+
+
+def pll_settings(input_mhz, target_mhz):
+    """The legal settings whose output is nearest to `target_mhz` without exceeding it.
+
+    Among equals: the fastest phase detector (least jitter), then the VCO nearest to its centre.
+    Both frequencies are in MHz. ValueError if one is out of the PLL's range.
+    """
+    if not _within(input_mhz, INPUT_MHZ):
+        raise ValueError(
+            f"PLL input must be between {INPUT_MHZ[0]:g} and {INPUT_MHZ[1]:g} MHz, "
+            f"not {input_mhz!r}"
+        )
+    if not _within(target_mhz, OUTPUT_MHZ):
+        raise ValueError(
+            f"PLL output must be between {OUTPUT_MHZ[0]:g} and {OUTPUT_MHZ[1]:g} MHz, "
+            f"not {target_mhz!r}"
+        )
+    best = best_cost = None
+    for input_divider in INPUT_DIVIDERS:
+        detector = input_mhz / input_divider
+        if not _within(detector, PHASE_DETECTOR_MHZ):
+            continue
+        for total in range(1, int(VCO_MHZ[1] // detector) + 1):
+            vco = detector * total
+            # Rounded up, so that the output stays at or below the target; less what the division
+            # of two floats may add to a whole number.
+            output_divider = ceil(vco / target_mhz - 1e-9)
+            loop = _split_feedback(detector, total)
+            if not _within(vco, VCO_MHZ) or output_divider not in OUTPUT_DIVIDERS or loop is None:
+                continue
+            # A millionth of a MHz is rounding, not a better frequency.
+            error = round(target_mhz - vco / output_divider, 6)
+            cost = (error, input_divider, abs(vco - VCO_CENTRE_MHZ))
+            if best_cost is None or cost < best_cost:
+                best_cost = cost
+                best = PLLSettings(input_mhz, input_divider, *loop, output_divider)
+    if best is None:
+        raise ValueError(
+            f"PLL output must be reachable from {input_mhz:g} MHz, not {target_mhz!r} MHz"
+        )
+    return best
+
+
+def _split_feedback(detector, total):
+    """(feedback_divider, loop_divider) with this product and a legal CLKOP, or None."""
+    for feedback in FEEDBACK_DIVIDERS:
+        if total % feedback == 0 and total // feedback in OUTPUT_DIVIDERS:
+            # CLKOP is what the loop compares, hence detector * feedback.
+            if _within(detector * feedback, OUTPUT_MHZ):
+                return feedback, total // feedback
+    return None
+
+
+class ClockGenerator(wiring.Component):
+    """Drives the domain `sync` from the board's oscillator; reset is held until the PLL locks.
+
+    `clk_in` is the pin's clock at `input_mhz`; `locked` is the PLL's lock, asynchronous to every
+    domain. `settings.output_mhz` is the frequency of `sync`, constrained on the platform. The
+    module that instantiates this one defines the domain: `m.domains.sync = ClockDomain()`.
+    """
+
+    clk_in: In(1)
+    locked: Out(1)
+
+    def __init__(self, *, input_mhz, target_mhz):
+        self.settings = pll_settings(input_mhz, target_mhz)
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        settings = self.settings
+        clk_loop = Signal()
+        clk_sync = Signal()
+        m.d.comb += ClockSignal("sync").eq(clk_sync)
+        m.submodules.reset = ResetSynchronizer(~self.locked, domain="sync")
+        if platform is not None:
+            platform.add_clock_constraint(clk_sync, settings.output_mhz * 1e6)
+
+        m.submodules.pll = Instance(
+            "EHXPLLL",
+            # Loop filter and charge pump as Lattice's wizard sets them for this range.
+            a_ICP_CURRENT="12",
+            a_LPF_RESISTOR="8",
+            a_MFG_ENABLE_FILTEROPAMP="1",
+            a_MFG_GMCREF_SEL="2",
+            a_FREQUENCY_PIN_CLKI=f"{settings.input_mhz:g}",
+            a_FREQUENCY_PIN_CLKOS=f"{settings.output_mhz:g}",
+            p_PLLRST_ENA="DISABLED",
+            p_INTFB_WAKE="DISABLED",
+            p_STDBY_ENABLE="DISABLED",
+            p_DPHASE_SOURCE="DISABLED",
+            p_OUTDIVIDER_MUXA="DIVA",
+            p_OUTDIVIDER_MUXB="DIVB",
+            p_OUTDIVIDER_MUXC="DIVC",
+            p_OUTDIVIDER_MUXD="DIVD",
+            p_CLKI_DIV=settings.input_divider,
+            p_CLKFB_DIV=settings.feedback_divider,
+            p_FEEDBK_PATH="CLKOP",
+            p_CLKOP_ENABLE="ENABLED",
+            p_CLKOP_DIV=settings.loop_divider,
+            # A coarse phase of divider - 1 is what Lattice's wizard writes for none.
+            p_CLKOP_CPHASE=settings.loop_divider - 1,
+            p_CLKOP_FPHASE=0,
+            p_CLKOS_ENABLE="ENABLED",
+            p_CLKOS_DIV=settings.output_divider,
+            p_CLKOS_CPHASE=settings.output_divider - 1,
+            p_CLKOS_FPHASE=0,
+            i_CLKI=self.clk_in,
+            i_CLKFB=clk_loop,
+            i_RST=Const(0),
+            i_STDBY=Const(0),
+            i_PHASESEL0=Const(0),
+            i_PHASESEL1=Const(0),
+            i_PHASEDIR=Const(1),
+            i_PHASESTEP=Const(1),
+            i_PHASELOADREG=Const(1),
+            i_PLLWAKESYNC=Const(0),
+            i_ENCLKOP=Const(0),
+            o_CLKOP=clk_loop,
+            o_CLKOS=clk_sync,
+            o_LOCK=self.locked,
+        )
+        return m

@@ -1,0 +1,68 @@
+"""Synthesis for ECP5 with pyosys, in a process of its own.
+
+A process of its own, because Yosys ends the interpreter on an error and keeps its memory until
+it ends. `python -m hw.synth` is that process; `synthesise` starts it and reports what went wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hw.tools import run_tool
+
+# Wide multiplexers (PFUMX, L6MUX21) roughly double the area of the popcount trees.
+SYNTH_COMMAND = "synth_ecp5 -nowidelut"
+
+
+def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=None):
+    """Synthesise `source` (.il or .v) for ECP5; write a netlist as JSON, as Verilog, or both.
+
+    `log` receives everything Yosys says (default: beside the source); `on_line` is called with
+    every line of it. BuildError if Yosys refuses.
+    """
+    source = Path(source).resolve()
+    command = [sys.executable, "-m", "hw.synth", str(source), "--top", top]
+    if json is not None:
+        command += ["--json", str(Path(json).resolve())]
+    if verilog is not None:
+        command += ["--verilog", str(Path(verilog).resolve())]
+    log = source.with_suffix(".synth.log") if log is None else Path(log)
+    run_tool("synthesis", command, log=log, cwd=Path(__file__).parents[1], on_line=on_line)
+
+
+def synthesise_netlist(source, out_verilog, *, top="top", log=None):
+    """Write the netlist after synthesis as Verilog, for simulation; returns its path.
+
+    It instantiates ECP5 cells, whose models a simulator needs beside it.
+    """
+    out_verilog = Path(out_verilog)
+    synthesise(source, verilog=out_verilog, top=top, log=log)
+    return out_verilog
+
+
+def main(argv=None):
+    """The body of the process: read, synthesise, write."""
+    parser = argparse.ArgumentParser(prog="python -m hw.synth", description="Synthesise for ECP5.")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--top", default="top")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--verilog", type=Path)
+    args = parser.parse_args(argv)
+
+    from pyosys import libyosys
+
+    design = libyosys.Design()
+    reader = "read_rtlil" if args.source.suffix == ".il" else "read_verilog -sv"
+    # Quoted, because a clone may lie in a folder with a space in its name.
+    commands = [f'{reader} "{args.source}"', f"{SYNTH_COMMAND} -top {args.top}"]
+    if args.json is not None:
+        commands.append(f'write_json "{args.json}"')
+    if args.verilog is not None:
+        commands.append(f'write_verilog -noattr "{args.verilog}"')
+    for command in commands:
+        libyosys.run_pass(command, design)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

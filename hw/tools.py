@@ -1,0 +1,52 @@
+"""Runs one tool of the flow as a process: its output goes to a log, line by line."""
+
+import subprocess
+from collections import deque
+from pathlib import Path
+
+
+class BuildError(Exception):
+    """A step of the build failed; the message is one line and names stage, status and log."""
+
+
+def run_tool(stage, command, *, log, cwd, on_line=None):
+    """Run `command` in `cwd`; stdout and stderr go to `log`, and each line to `on_line`.
+
+    BuildError if it cannot be started or ends with a status other than 0, with the last line
+    that reports an error (else the last line) in the message.
+    """
+    log = Path(log)
+    last = deque(maxlen=1)
+    error = None
+    with log.open("w") as out:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as problem:
+            raise BuildError(f"{stage} could not start {command[0]}: {problem.strerror}") from None
+        with process:
+            try:
+                for line in process.stdout:
+                    out.write(line)
+                    line = line.rstrip()
+                    if line:
+                        last.append(line)
+                    if line.startswith("ERROR:") and error is None:
+                        error = line
+                    if on_line is not None:
+                        on_line(line)
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode != 0:
+        said = error or (last[0] if last else "it said nothing")
+        raise BuildError(
+            f"{stage} failed with status {process.returncode}: {said} (see {log.resolve()})"
+        )

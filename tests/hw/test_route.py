@@ -1,0 +1,186 @@
+"""nextpnr's report and log are read right, and seeds are tried in the order that is promised."""
+
+import json
+
+import pytest
+
+import hw.route
+from hw.boards import get_board
+from hw.route import (
+    RETRY_SEEDS,
+    BuildError,
+    ClockReport,
+    RouteReport,
+    TimingError,
+    describe,
+    parse_report,
+    route,
+    route_best,
+)
+
+BOARD = get_board("ulx3s-25f")
+REPORT = {
+    "critical_paths": [],
+    "fmax": {
+        "$glbnet$clk": {"achieved": 71.25, "constraint": 60.00239944458008},
+        "pll_loop": {"achieved": 300.0, "constraint": 25.0},
+    },
+    "utilization": {
+        "TRELLIS_COMB": {"available": 24288, "used": 11000},
+        "TRELLIS_FF": {"available": 24288, "used": 9000},
+        "DP16KD": {"available": 56, "used": 40},
+        "MULT18X18D": {"available": 28, "used": 16},
+    },
+}
+
+
+def test_report_is_parsed():
+    report = parse_report(json.dumps(REPORT))
+    assert report.clocks["pll_loop"] == ClockReport(300.0, 25.0)
+    assert report.clock_at(60.0).achieved_mhz == 71.25
+    assert report.utilisation == {
+        "lut": (11000, 24288),
+        "ff": (9000, 24288),
+        "ebr": (40, 56),
+        "dsp": (16, 28),
+    }
+
+
+def test_of_several_clocks_the_slowest_counts():
+    clocks = {"a": ClockReport(90.0, 60.0), "b": ClockReport(61.0, 60.0)}
+    assert RouteReport(clocks, {}).clock_at(60.0).achieved_mhz == 61.0
+
+
+def test_a_clock_that_was_not_timed_is_an_error():
+    with pytest.raises(BuildError) as error:
+        RouteReport({}, {}).clock_at(60.0)
+    assert str(error.value) == "routing timed no clock at 60 MHz (it knows: no clock)"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fmax": {}, "utilization": {}}'])
+def test_other_reports_are_refused(text):
+    with pytest.raises(BuildError, match=r"^routing report must be nextpnr's JSON, not this: "):
+        parse_report(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Info: Packing carries...", "pack carries"),
+        (
+            "Info:     at iteration #1, type ALL: wirelen solved = 132, spread = 133, "
+            "legal = 140; time = 0.01s",
+            "place 1, wires 140",
+        ),
+        (
+            "Info:   at iteration #2: temp = 0.000000, timing cost = 12, wirelen = 149 ",
+            "refine 2, wires 149",
+        ),
+        (
+            "Info:        123 |        0        107 |    0   107 |        16|"
+            "       0.01       0.01|",
+            "route, 16 arcs to go",
+        ),
+        ("Info: Checksum: 0xc7ecdabf", None),
+    ],
+)
+def test_progress_is_read_from_the_log(line, words):
+    assert describe(line) == words
+
+
+def fake_router(monkeypatch, fmax_of_seed):
+    tried = []
+
+    def fake(netlist, lpf, board, *, seed, out_dir, on_step=None):
+        tried.append(seed)
+        if on_step is not None:
+            on_step("place 1")
+        achieved = fmax_of_seed(seed)
+        if achieved < 60.0:
+            raise TimingError(f"seed {seed} missed")
+        return f"config {seed}", RouteReport({"clk": ClockReport(achieved, 60.0)}, {})
+
+    monkeypatch.setattr(hw.route, "route", fake)
+    return tried
+
+
+def best(seed, **options):
+    return route_best("n", "l", BOARD, seed=seed, out_dir=".", clock_mhz=60.0, **options)
+
+
+def test_the_known_good_seed_is_enough(monkeypatch):
+    tried = fake_router(monkeypatch, lambda seed: 61.0)
+    assert best(7)[:2] == (7, "config 7")
+    assert tried == [7]
+
+
+def test_other_seeds_follow_until_one_meets_timing(monkeypatch):
+    tried = fake_router(monkeypatch, lambda seed: 61.0 if seed == 3 else 59.0)
+    steps = []
+    assert best(2, on_step=steps.append)[0] == 3
+    assert tried == [2, 1, 3]
+    assert steps[:2] == ["seed 2: place 1", "seed 2: missed timing"]
+    assert steps[2] == "seed 1 (2 of 9): place 1"
+
+
+def test_no_seed_meets_timing(monkeypatch):
+    tried = fake_router(monkeypatch, lambda seed: 50.0)
+    with pytest.raises(TimingError, match="missed"):
+        best(2)
+    assert len(tried) == len(set(tried)) == RETRY_SEEDS + 1
+
+
+def test_a_sweep_keeps_the_fastest(monkeypatch):
+    tried = fake_router(monkeypatch, lambda seed: {1: 62.0, 2: 50.0, 3: 70.0, 4: 65.0}[seed])
+    steps = []
+    assert best(2, sweep=4, on_step=steps.append)[0] == 3
+    assert tried == [2, 1, 3, 4]
+    assert steps[-1] == "seed 4 (4 of 4), best 70.00 MHz: place 1"
+
+
+def script(monkeypatch, body):
+    """Replaces nextpnr by a line of Python that sees its arguments."""
+    monkeypatch.setattr(
+        hw.route, "yowasp_command", lambda tool: [hw.route.sys.executable, "-c", body]
+    )
+
+
+def test_missed_timing_is_told_from_other_failures(tmp_path, monkeypatch):
+    script(
+        monkeypatch,
+        "print(\"ERROR: Max frequency for clock 'clk': 55.00 MHz (FAIL at 60.00 MHz)\");"
+        "raise SystemExit(1)",
+    )
+    with pytest.raises(TimingError) as error:
+        route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    assert str(error.value) == (
+        "place and route missed timing with seed 4: Max frequency for clock 'clk': 55.00 MHz "
+        f"(FAIL at 60.00 MHz) (see {tmp_path / 'route-4.log'})"
+    )
+
+
+def test_other_failures_are_not_retried(tmp_path, monkeypatch):
+    script(monkeypatch, "print('ERROR: no such pin'); raise SystemExit(255)")
+    with pytest.raises(BuildError) as error:
+        route_best("n", "l", BOARD, seed=1, out_dir=tmp_path, clock_mhz=60.0)
+    assert not isinstance(error.value, TimingError)
+    assert str(error.value) == (
+        "place and route failed with status 255: ERROR: no such pin "
+        f"(see {tmp_path / 'route-1.log'})"
+    )
+
+
+def test_nextpnr_is_never_told_to_accept_missed_timing(tmp_path, monkeypatch):
+    script(
+        monkeypatch,
+        "import json, pathlib, sys; a = sys.argv;"
+        "pathlib.Path('args.json').write_text(json.dumps(a[1:]));"
+        f"pathlib.Path(a[a.index('--report') + 1]).write_text({json.dumps(REPORT)!r})",
+    )
+    config, report = route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    assert config == tmp_path / "route-4.config"
+    assert report == parse_report(json.dumps(REPORT))
+    args = json.loads((tmp_path / "args.json").read_text())
+    assert "--timing-allow-fail" not in args
+    assert args[:5] == ["--25k", "--package", "CABGA381", "--speed", "6"]
+    assert args[args.index("--seed") + 1] == "4"

@@ -1,0 +1,75 @@
+"""pyosys runs in a process of its own, writes netlists that simulate, and fails in one line."""
+
+import subprocess
+
+import pytest
+
+from hw.synth import synthesise, synthesise_netlist
+from hw.tools import BuildError
+from sim.netlist import cell_models
+
+COUNTER = """
+module top(input clk, input up, output reg [3:0] count);
+  initial count = 0;
+  always @(posedge clk) if (up) count <= count + 3;
+endmodule
+"""
+
+BENCH = """
+module bench;
+  reg clk = 0, up = 1;
+  wire [3:0] count;
+  top dut(.clk(clk), .up(up), .count(count));
+  initial begin
+    repeat (7) begin #5 clk = 1; #5 clk = 0; end
+    up = 0;
+    repeat (2) begin #5 clk = 1; #5 clk = 0; end
+    $display("count=%0d", count);
+    $finish;
+  end
+endmodule
+"""
+
+
+def test_the_netlist_simulates_like_its_source(tmp_path):
+    source = tmp_path / "top.v"
+    source.write_text(COUNTER)
+    netlist = synthesise_netlist(source, tmp_path / "netlist.v")
+    assert "TRELLIS_FF" in netlist.read_text()
+    bench = tmp_path / "bench.v"
+    bench.write_text(BENCH)
+    program = tmp_path / "bench.vvp"
+    command = ["iverilog", "-g2012", "-s", "bench", "-o", program]
+    command += [bench, netlist, *cell_models(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    said = subprocess.run(["vvp", "-n", program], check=True, capture_output=True, text=True)
+    assert f"count={7 * 3 % 16}" in said.stdout
+
+
+def test_both_outputs_and_every_line_of_the_log(tmp_path):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    source = folder / "top.v"
+    source.write_text(COUNTER)
+    lines = []
+    synthesise(source, json=folder / "top.json", log=folder / "log", on_line=lines.append)
+    assert '"TRELLIS_FF"' in (folder / "top.json").read_text()
+    assert any("Executing SYNTH_ECP5" in line or "synth_ecp5" in line for line in lines)
+    assert "synth_ecp5 -nowidelut" in (folder / "log").read_text()
+
+
+def test_an_error_of_yosys_is_one_line(tmp_path):
+    source = tmp_path / "top.v"
+    source.write_text("module top(input a; endmodule\n")
+    with pytest.raises(BuildError) as error:
+        synthesise(source, json=tmp_path / "top.json")
+    message = str(error.value)
+    assert message.startswith("synthesis failed with status 1: ")
+    assert message.endswith(f"(see {tmp_path / 'top.synth.log'})")
+    assert "syntax error" in message
+    assert "\n" not in message
+
+
+def test_a_missing_source_is_one_line(tmp_path):
+    with pytest.raises(BuildError, match=r"^synthesis failed with status 1: ERROR: .*nothing\.il"):
+        synthesise(tmp_path / "nothing.il", json=tmp_path / "top.json")
