@@ -28,8 +28,11 @@ class Drain(wiring.Component):
     ``written`` counts in output pixels, which arrive in order; ``params_ready`` tells that the
     tile's channel parameters are there. ``issue`` goes with ``pixel`` and ``group``, for the output
     RAM, and ``address``, of the residual that the word's shortcut reads. ``freed`` tells the end of
-    a block, ``tile_done`` the end of a tile, both in the cycle of the last ``issue``.
+    a block, ``tile_done`` the end of a tile, both in the cycle of the last ``issue``. Between tiles
+    it rests for ``TILE_GAP`` cycles, so that ``params_ready`` may follow ``tile_done`` that late.
     """
+
+    TILE_GAP = 8
 
     def __init__(self, *, groups: int):
         self._groups = groups
@@ -57,11 +60,12 @@ class Drain(wiring.Component):
         pending = Signal(range(33))  # pixels written and not yet drained
         blocks_left, block_end = Signal(14), Signal(5)
         pixel_done, block_done, tile_done = Signal(), Signal(), Signal()
+        rest = Signal(range(self.TILE_GAP + 1))
         first = Mux(layer.blocks == 1, layer.last_block, layer.block) - 1
         m.d.comb += [
             walker.start.eq(self.start),
             walker.advance.eq(self.issue),
-            self.issue.eq((pending != 0) & self.params_ready),
+            self.issue.eq((pending != 0) & self.params_ready & (rest == 0)),
             self.group.eq(walker.group),
             self.address.eq(walker.address),
             pixel_done.eq(self.issue & walker.last_group),
@@ -71,6 +75,10 @@ class Drain(wiring.Component):
             self.tile_done.eq(tile_done),
         ]
         m.d.sync += pending.eq(pending + self.written - pixel_done)
+        with m.If(tile_done):
+            m.d.sync += rest.eq(self.TILE_GAP)
+        with m.Elif(rest != 0):
+            m.d.sync += rest.eq(rest - 1)
         with m.If(pixel_done):
             m.d.sync += self.pixel.eq(self.pixel + 1)
         with m.If(block_done):

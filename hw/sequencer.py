@@ -1,0 +1,81 @@
+"""The sequencer: takes layer descriptors and starts the units that each layer needs."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from isa.layer import LAYER, LayerKind
+
+
+class Sequencer(wiring.Component):
+    """One layer after the other: fetch the descriptor, start the units, wait for the last write.
+
+    ``layer`` is stable from two cycles before a start strobe to the layer's end, so that units may
+    register what they derive from it. ``start`` goes to all units that take part in every layer,
+    ``start_convolution`` and ``start_reduction`` to those of one kind. After the classifier the
+    logits are scanned (``scan``, ``scanned``), and ``frame_done`` pulses once the loader has found
+    the frame's CRC-32 right (``frame_ok``).
+    """
+
+    descriptor: In(stream.Signature(LAYER))
+    layer: Out(LAYER)
+    index: Out(8)
+    start: Out(1)
+    start_convolution: Out(1)
+    start_reduction: Out(1)
+    layer_done: In(1)
+    release_input: Out(1)
+    clear_result: Out(1)
+    scan: Out(1)
+    scanned: In(1)
+    frame_ok: In(1)
+    frame_done: Out(1)
+    fetching: Out(1)  # waits for a descriptor in the middle of a frame
+
+    def elaborate(self, platform):
+        m = Module()
+        reduction = Signal()
+        m.d.comb += reduction.eq(
+            (self.layer.kind == LayerKind.POOL) | (self.layer.kind == LayerKind.MEAN)
+        )
+        with m.FSM():
+            with m.State("FETCH"):
+                m.d.comb += [
+                    self.descriptor.ready.eq(1),
+                    self.fetching.eq(self.index != 0),
+                ]
+                with m.If(self.descriptor.valid):
+                    m.d.sync += self.layer.eq(self.descriptor.payload)
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.d.comb += self.clear_result.eq(self.index == 0)
+                m.next = "SETTLE2"
+            with m.State("SETTLE2"):
+                m.next = "START"
+            with m.State("START"):
+                m.d.comb += [
+                    self.start.eq(1),
+                    self.start_reduction.eq(reduction),
+                    self.start_convolution.eq(~reduction),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                with m.If(self.layer_done):
+                    m.d.comb += self.release_input.eq(self.layer.kind == LayerKind.STEM)
+                    with m.If(self.layer.kind == LayerKind.CLASSIFIER):
+                        m.next = "SCAN"
+                    with m.Else():
+                        m.d.sync += self.index.eq(self.index + 1)
+                        m.next = "FETCH"
+            with m.State("SCAN"):
+                m.d.comb += self.scan.eq(1)
+                m.next = "SCANNING"
+            with m.State("SCANNING"):
+                with m.If(self.scanned):
+                    m.next = "FINISH"
+            with m.State("FINISH"):
+                with m.If(self.frame_ok):
+                    m.d.comb += self.frame_done.eq(1)
+                    m.d.sync += self.index.eq(0)
+                    m.next = "FETCH"
+        return m

@@ -1,0 +1,202 @@
+"""The walkers against the loops of isa.layer, written as plain Python."""
+
+import random
+
+import pytest
+
+from hw.walk import MapWalker, StepWalker
+from isa import checked
+from isa.layer import LAYER, LayerKind
+from sim.bench import simulate
+
+BLANK = {name: 0 for name, _ in LAYER}
+
+
+@pytest.mark.parametrize(
+    ("tiles", "groups", "last_groups", "width", "height"),
+    [(1, 1, 1, 1, 1), (2, 4, 2, 3, 2), (3, 2, 1, 1, 4), (2, 1, 1, 5, 1), (1, 8, 5, 2, 2)],
+)
+def test_map_walker_visits_every_word_in_order(tiles, groups, last_groups, width, height):
+    base, row, pixel = 37, 40, 7
+    expected = []
+    for t in range(tiles):
+        count = last_groups if t == tiles - 1 else groups
+        for i in range(height):
+            for j in range(width):
+                for g in range(count):
+                    expected.append(
+                        (
+                            base + i * row + j * pixel + t * groups + g,
+                            g,
+                            t,
+                            g == count - 1,
+                            (i, j) == (height - 1, width - 1),
+                            t == tiles - 1,
+                        )
+                    )
+    dut = MapWalker()
+    layout = {
+        "base": base, "row": row, "pixel": pixel, "width": width, "height": height,
+        "tiles": tiles, "groups": groups, "last_groups": last_groups,
+    }  # fmt: skip
+
+    async def bench(ctx):
+        ctx.set(dut.layout, layout)
+        for _ in range(2):  # a second start begins anew
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            stalls = random.Random(1)
+            found = []
+            while len(found) < len(expected):
+                if stalls.random() < 0.3:
+                    ctx.set(dut.advance, 0)
+                    await ctx.tick()
+                    continue
+                found.append(
+                    (
+                        ctx.get(dut.address),
+                        ctx.get(dut.group),
+                        ctx.get(dut.tile),
+                        bool(ctx.get(dut.last_group)),
+                        bool(ctx.get(dut.last_pixel)),
+                        bool(ctx.get(dut.last_tile)),
+                    )
+                )
+                ctx.set(dut.advance, 1)
+                await ctx.tick()
+            ctx.set(dut.advance, 0)
+            assert found == expected
+
+    simulate(dut, bench, deadline_cycles=4000)
+
+
+def steps(layer, taps, words_per_group):
+    """The steps of a convolution layer, as isa.layer describes them."""
+    stride = 1 + layer["stride2"]
+    pixels = [
+        (i, j) for i in range(layer["out_height"]) for j in range(layer["out_width"])
+    ]
+    sets = [(ky, n) for ky in range(layer["kernel_rows"]) for n in range(layer["inner"])]
+    kind = LayerKind(layer["kind"])
+    for _ in range(layer["tiles"]):
+        for block in range(layer["blocks"]):
+            last = block == layer["blocks"] - 1
+            first_pixel = block * layer["block"]
+            length = layer["last_block"] if last else layer["block"]
+            for index, (ky, n) in enumerate(sets):
+                for b in range(length):
+                    i, j = pixels[first_pixel + b]
+                    row = i * stride - layer["pad"] + ky
+                    unit = {LayerKind.STEM: n * taps, LayerKind.BINARY: n}.get(
+                        kind, n // words_per_group
+                    )
+                    x = j * stride * layer["src_pixel"] - layer["pad_x"] + unit
+                    inside = [
+                        0 <= row < layer["in_height"] and 0 <= x + t < layer["row_length"]
+                        for t in range(taps)
+                    ]
+                    yield {
+                        "swap": b == 0,
+                        "first": index == 0,
+                        "last": index == len(sets) - 1,
+                        "pixel": b,
+                        "select": n % words_per_group,
+                        "inside": sum(bit << t for t, bit in enumerate(inside)),
+                        "count": layer["channels"] if n % layer["channel_words"] == 0 else 0,
+                        "border": [(n * taps + t) % layer["in_channels"] for t in range(taps)],
+                        "address": layer["src_base"] + row * layer["src_row"] + x
+                        if inside[0]
+                        else None,
+                    }
+
+
+def conv(kind, *, size, words=1, channels=1, stride=1, kernel=3, taps=1, tiles=1, block=4, base=0):
+    """A layer over a map of ``size`` (height, width) with ``words`` units a pixel."""
+    height, width = size
+    out = height // stride, width // stride
+    pixels = out[0] * out[1]
+    pad = kernel // 2
+    if kind is LayerKind.STEM:
+        inner = -(-kernel * words // taps)
+    elif kind is LayerKind.BINARY:
+        inner = kernel * words
+    else:
+        inner = -(-channels // taps)
+    return BLANK | {
+        "kind": kind.value, "src_base": base, "src_row": width * words, "src_pixel": words,
+        "in_height": height, "row_length": width * words, "pad": pad, "pad_x": pad * words,
+        "kernel_rows": kernel, "inner": inner, "channel_words": words, "channels": channels,
+        "in_channels": words if kind is LayerKind.STEM else 1, "stride2": stride - 1,
+        "tiles": tiles, "blocks": -(-pixels // block), "block": block,
+        "last_block": (pixels - 1) % block + 1, "out_width": out[1], "out_height": out[0],
+    }  # fmt: skip
+
+
+CASES = {
+    "binary": (conv(LayerKind.BINARY, size=(3, 4), words=2, channels=13, tiles=2, base=5), 1, 2),
+    "binary stride 2": (conv(LayerKind.BINARY, size=(6, 4), words=1, stride=2, block=5), 1, 2),
+    "one pixel": (conv(LayerKind.BINARY, size=(1, 1), words=1, block=1), 1, 1),
+    "stem": (conv(LayerKind.STEM, size=(4, 4), words=1, block=16), 1, 2),
+    "stem, 3 channels, 2 taps": (conv(LayerKind.STEM, size=(4, 6), words=3, taps=2), 2, 4),
+    "stem, 4 taps": (conv(LayerKind.STEM, size=(4, 4), words=3, taps=4, kernel=7, stride=2), 4, 1),
+    "pointwise": (
+        conv(LayerKind.POINTWISE, size=(2, 3), words=4, channels=8, kernel=1, tiles=2), 1, 2,
+    ),
+    "classifier": (
+        conv(LayerKind.CLASSIFIER, size=(1, 1), words=3, channels=11, kernel=1, taps=2), 2, 4,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_step_walker_follows_the_loops(case, stalled):
+    layer, taps, words_per_group = CASES[case]
+    dut = StepWalker(taps=taps, post_lanes=taps * words_per_group)
+    expected = list(steps(layer, taps, words_per_group))
+    found = []
+    finished = False
+
+    async def watch(ctx):
+        while not finished:
+            _, _, valid, step = await ctx.tick().sample(dut.step_valid, dut.step)
+            if valid:
+                found.append(
+                    {name: step[name] for name in expected[0] if name != "border"}
+                    | {"border": [step.border[t] for t in range(taps)]}
+                )
+
+    async def bench(ctx):
+        nonlocal finished
+        ctx.set(dut.layer, LAYER.from_bits(checked.encode(LAYER, layer)))
+        await ctx.tick().repeat(2)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        luck = random.Random(2)
+        sets_sent = blocks_ended = 0
+        while len(found) < len(expected):
+            begun = sum(step["swap"] for step in found)
+            ended = sum(step["swap"] and step["last"] for step in found)
+            ready = not stalled or luck.random() < 0.3
+            # A set is loaded once the one before has been taken.
+            load = sets_sent == begun and ready
+            free = blocks_ended < ended and ready
+            sets_sent += load
+            blocks_ended += free
+            ctx.set(dut.loaded, load)
+            ctx.set(dut.freed, free)
+            ctx.set(dut.input_ready, ready)
+            await ctx.tick()
+        ctx.set(dut.loaded, 0)
+        await ctx.tick().repeat(5)
+        assert not ctx.get(dut.working)
+        finished = True
+
+    simulate(dut, bench, watch, deadline_cycles=30000)
+    assert len(found) == len(expected)
+    for number, (step, right) in enumerate(zip(found, expected, strict=True)):
+        if right["address"] is None:
+            step["address"] = None
+        assert step == right, f"step {number}"
