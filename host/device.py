@@ -1,0 +1,342 @@
+"""The driver: loads an image into an accelerator and classifies frames, over any transport.
+
+The same code drives the golden model, a simulation and a board. It never hangs: every wait has a
+deadline. A frame that fails is tried again after a recovery, and leaves the next one working.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from isa import checked
+from isa.bits import WORD_BITS
+from isa.geometry import GEOMETRIES, Geometry
+from isa.image import MAGIC, VERSION, Image
+from isa.registers import CONTROL, ErrorCode, Register, Source, State
+
+CHUNK_WORDS = 1024  # written at once, so that progress can be shown and Ctrl-C is answered
+CHECK_TIMEOUT = 5.0  # seconds; checking the largest image takes milliseconds
+FRAME_TIMEOUT = 10.0
+POLL_SECONDS = 0.0005
+
+EXPLANATIONS = {
+    ErrorCode.NONE: "it reports no error",
+    ErrorCode.MAGIC: "the image in its memory does not begin with the magic word; load it again",
+    ErrorCode.IMAGE_VERSION: "the image has another format version; compile it again",
+    ErrorCode.FOREIGN_GEOMETRY: "the image is for another geometry; compile it for this board",
+    ErrorCode.HEADER_CRC: "the image's header is corrupt; load it again",
+    ErrorCode.PACKET: "a packet of the image is corrupt or out of order; load it again",
+    ErrorCode.FRAME_CRC: "the image's CRC-32 is wrong; load it again",
+    ErrorCode.WATCHDOG: "it saw no progress: pixels or image words did not arrive in time",
+    ErrorCode.NOT_READY: "a frame was started before an image was loaded and checked",
+}
+"""What each code means and what to do; completes "Device reports an error: ..."."""
+
+COUNTERS = (
+    Register.CYCLES,
+    Register.BINARY_CYCLES,
+    Register.ARRAY_BUSY,
+    Register.MAC_BUSY,
+    Register.WAIT_WEIGHTS,
+    Register.WAIT_INPUT,
+    Register.WAIT_POST,
+    Register.WAIT_LOAD,
+)
+
+
+class Transport(Protocol):
+    """Access to the register map of :mod:`isa.registers`, by word address.
+
+    Addresses increment, except in the port windows. Both methods either do all that was asked or
+    raise an OSError or RuntimeError whose message is meant for the user; neither may hang.
+    A transport may also have ``wait(timeout) -> None``, which returns when the state has perhaps
+    changed, or after ``timeout`` seconds.
+    """
+
+    def read(self, address: int, count: int) -> list[int]: ...
+
+    def write(self, address: int, words: Sequence[int]) -> None: ...
+
+
+class DeviceError(RuntimeError):
+    """A device that is not ours, does not answer in time or reports an error.
+
+    ``code`` is the error that the device reported, if it did.
+    """
+
+    def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a device says of itself."""
+
+    version: int
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The result of one frame.
+
+    ``top``: (class, logit), largest first, ties by the lower class. ``counters``: perf counters by
+    lower-case register name, in cycles; all 0 if the transport cannot count.
+    """
+
+    logits: list[int]
+    top: list[tuple[int, int]]
+    counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def cycles(self) -> int:
+        return self.counters.get("cycles", 0)
+
+
+def pack_frame(frame: npt.NDArray[np.uint8]) -> list[int]:
+    """A frame, uint8 (H, W, C), as the words of the INPUT port; the last one filled with zeros."""
+    raw = np.ascontiguousarray(frame, np.uint8).tobytes()
+    return [int(word) for word in np.frombuffer(raw + bytes(-len(raw) % 4), "<u4")]
+
+
+def sign_extended(word: int) -> int:
+    """A 32-bit two's complement number."""
+    return word - (word >> (WORD_BITS - 1) << WORD_BITS)
+
+
+class Device:
+    """An accelerator behind a transport.
+
+    ``expected``: the geometry that it must have, or None for any known one. ``source``: where the
+    image is kept: RAM on the device, or LINK, which streams it again for every frame. ``retries``:
+    how often a failed frame is tried again. ``progress(done, total)`` is called with words while
+    an image is loaded. ``clock`` and ``sleep`` are time.monotonic's and time.sleep's stand-ins.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        expected: Geometry | None = None,
+        source: Source = Source.RAM,
+        retries: int = 1,
+        frame_timeout: float = FRAME_TIMEOUT,
+        progress: Callable[[int, int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if retries < 0:
+            raise ValueError(f"Retries must be at least 0, not {retries!r}")
+        if frame_timeout <= 0:
+            raise ValueError(f"Frame time-out must be positive, not {frame_timeout!r}")
+        self._transport = transport
+        self._expected = expected
+        self._source = source
+        self._retries = retries
+        self._frame_timeout = frame_timeout
+        self._progress = progress
+        self._clock = clock
+        self._sleep = sleep
+        self._image: Image | None = None
+        self._identity: Identity | None = None
+        self._unsettled = False  # a frame was begun and neither finished nor recovered from
+
+    # --- identity and image -----------------------------------------------------------------
+
+    def identify(self) -> Identity:
+        """Checks that an accelerator answers, and which one. Raises DeviceError."""
+        magic, version, digest = self._transport.read(Register.ID, 3)
+        if magic != MAGIC:
+            raise DeviceError(
+                f"Device must identify itself as {MAGIC:#010x}, not {magic:#010x}: is the "
+                f"bitstream loaded?"
+            )
+        if version != VERSION:
+            raise DeviceError(
+                f"Device must have image format {VERSION}, not {version}: build its bitstream again"
+            )
+        known = self._expected
+        if known is None:
+            found = [g for g in GEOMETRIES.values() if g.digest == digest]
+            if not found:
+                raise DeviceError(
+                    f"Device must have a known geometry ({', '.join(GEOMETRIES)}), not one with "
+                    f"digest {digest:#010x}"
+                )
+            known = found[0]
+        if digest != known.digest:
+            other = [g.name for g in GEOMETRIES.values() if g.digest == digest]
+            raise DeviceError(
+                f"Device must have the geometry {known.name} ({known.digest:#010x}), not "
+                f"{other[0] if other else 'an unknown one'} ({digest:#010x})"
+            )
+        self._identity = Identity(version, known)
+        return self._identity
+
+    def load_image(self, image: Image) -> None:
+        """Loads a parsed image and has the device check it. Raises DeviceError."""
+        geometry = (self._identity or self.identify()).geometry
+        if self._source is Source.RAM and len(image.words) > geometry.image_words:
+            raise DeviceError(
+                f"Image must fit the {geometry.image_words} words of the device's image memory, "
+                f"not {len(image.words)}: {len(image.words) - geometry.image_words} too many"
+            )
+        if image.info.input_bytes > geometry.input_bytes:
+            raise DeviceError(
+                f"Frames must fit the {geometry.input_bytes} bytes of the device's input memory, "
+                f"not {image.info.input_bytes}"
+            )
+        self._image = image
+        try:
+            self._load()
+        except DeviceError:
+            self._image = None
+            raise
+
+    def _load(self) -> None:
+        assert self._image is not None
+        self._command("abort")
+        self._transport.write(Register.SOURCE, [self._source.value])
+        if self._source is Source.RAM:
+            self._write_window(Register.IMAGE, self._image.words)
+        self._check()
+
+    def _check(self) -> None:
+        """Has the device check the image it holds, and confirms which image that is."""
+        assert self._image is not None
+        self._command("check")
+        if self._source is Source.LINK:
+            self._write_port(Register.STREAM, self._image.words)
+        self._await((State.READY,), CHECK_TIMEOUT, "check its image")
+        classes = self._transport.read(Register.CLASSES, 1)[0]
+        if classes != self._image.info.classes:
+            raise DeviceError(
+                f"Device must have an image of {self._image.info.classes} classes after loading "
+                f"it, not {classes}"
+            )
+
+    # --- frames -----------------------------------------------------------------------------
+
+    def classify(self, frame: npt.NDArray[np.uint8]) -> Frame:
+        """The result of one frame, uint8 (H, W, C).
+
+        An error that the device reports is answered by a recovery and a new try; the last one is
+        raised as DeviceError, after a recovery, so that the next frame may work. An error of the
+        transport is raised as it is, and the next frame begins with a recovery.
+        """
+        image = self._image
+        if image is None:
+            raise DeviceError("Device must have an image before it can classify: load one first")
+        frame = np.asarray(frame)
+        if frame.dtype != np.uint8 or frame.shape != image.info.input_shape:
+            raise ValueError(
+                f"Frame must be uint8 of shape {image.info.input_shape}, not {frame.dtype} of "
+                f"shape {frame.shape}"
+            )
+        if self._unsettled:
+            self.recover()
+        for attempt in range(self._retries + 1):
+            self._unsettled = True
+            try:
+                result = self._classify(frame, image)
+                self._unsettled = False
+                return result
+            except DeviceError as error:
+                try:
+                    self.recover()
+                except DeviceError as second:
+                    raise error from second
+                if attempt == self._retries:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _classify(self, frame: npt.NDArray[np.uint8], image: Image) -> Frame:
+        frames = self._transport.read(Register.FRAMES, 1)[0]
+        self._write_port(Register.INPUT, pack_frame(frame))
+        self._command("start")
+        if self._source is Source.LINK:
+            self._write_port(Register.STREAM, image.frame)
+        self._await((State.DONE,), self._frame_timeout, "finish a frame")
+        # DONE may also be what the frame before has left, if START was lost on the way.
+        now = self._transport.read(Register.FRAMES, 1)[0]
+        if now != (frames + 1) & 0xFFFF_FFFF:
+            raise DeviceError(
+                f"Device must have finished {frames + 1} frames after this one, not {now}"
+            )
+        classes = image.info.classes
+        logits = [sign_extended(w) for w in self._transport.read(Register.LOGITS, classes)]
+        counters = self._transport.read(Register.CYCLES, len(COUNTERS))
+        return Frame(
+            logits,
+            self._read_top(classes),
+            {r.name.lower(): value for r, value in zip(COUNTERS, counters, strict=True)},
+        )
+
+    def _read_top(self, classes: int) -> list[tuple[int, int]]:
+        assert self._identity is not None
+        count = min(self._identity.geometry.top_k, classes)
+        top_classes = self._transport.read(Register.TOP_CLASS, count)
+        top_logits = self._transport.read(Register.TOP_LOGIT, count)
+        return [(c, sign_extended(w)) for c, w in zip(top_classes, top_logits, strict=True)]
+
+    def recover(self) -> None:
+        """Brings the device back to READY: aborts, checks, and loads the image if that fails."""
+        self._command("abort")
+        if self._image is not None:
+            try:
+                self._check()
+            except DeviceError:
+                self._load()
+        self._unsettled = False
+
+    # --- plumbing ---------------------------------------------------------------------------
+
+    def _command(self, name: str) -> None:
+        bits = dict.fromkeys(CONTROL.members, 0) | {name: 1}
+        self._transport.write(Register.CONTROL, [checked.encode(CONTROL, bits)])
+
+    def _write_window(self, address: int, words: Sequence[int]) -> None:
+        for start in range(0, len(words), CHUNK_WORDS):
+            self._transport.write(address + start, words[start : start + CHUNK_WORDS])
+            if self._progress is not None:
+                self._progress(min(start + CHUNK_WORDS, len(words)), len(words))
+
+    def _write_port(self, address: int, words: Sequence[int]) -> None:
+        for start in range(0, len(words), CHUNK_WORDS):
+            self._transport.write(address, words[start : start + CHUNK_WORDS])
+
+    def _await(self, wanted: tuple[State, ...], timeout: float, what: str) -> State:
+        """Waits until the state is one of ``wanted``; DeviceError for ERROR or after ``timeout``."""
+        deadline = self._clock() + timeout
+        wait = getattr(self._transport, "wait", None)
+        while True:
+            raw = self._transport.read(Register.STATUS, 1)[0]
+            state = State(raw) if raw in State._value2member_map_ else None
+            if state in wanted:
+                return state
+            if state is State.ERROR:
+                raise self._reported()
+            left = deadline - self._clock()
+            if left <= 0:
+                name = state.name if state is not None else f"unknown state {raw}"
+                raise DeviceError(f"Device must {what} within {timeout:g} s, but is still {name}")
+            if wait is not None:
+                wait(left)
+            else:
+                self._sleep(POLL_SECONDS)
+
+    def _reported(self) -> DeviceError:
+        raw = self._transport.read(Register.ERROR, 1)[0]
+        if raw not in ErrorCode._value2member_map_:
+            return DeviceError(f"Device reports an error: unknown code {raw}")
+        code = ErrorCode(raw)
+        return DeviceError(f"Device reports an error: {EXPLANATIONS[code]} ({code.name})", code)
+
+
+assert set(EXPLANATIONS) == set(ErrorCode)
+assert [r.value for r in COUNTERS] == list(range(Register.CYCLES, Register.CYCLES + len(COUNTERS)))

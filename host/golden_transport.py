@@ -1,0 +1,225 @@
+"""The register map in software: what a board answers, computed by the golden model.
+
+So one driver is tested, and used, without hardware. Timing does not exist here: a command has been
+executed when its write returns, the perf counters read 0, and a frame that still lacks words when
+somebody looks at the state has met the watchdog.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from isa import checked
+from isa.bits import WORD_BITS
+from isa.geometry import Geometry
+from isa.image import HEADER, HEADER_WORDS, MAGIC, VERSION, Image, ImageError, crc32
+from isa.image import parse as parse_image
+from isa.image import words_to_bytes
+from isa.registers import ADDRESS_BITS, CONTROL, ErrorCode, Register, Source, State
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
+"""Frame, uint8 (H, W, C) -> logits (classes,)."""
+
+_WRITABLE = (Register.WATCHDOG, Register.SOURCE)
+_WORD_MASK = (1 << WORD_BITS) - 1
+
+
+def golden_run(geometry: Geometry, image: Image) -> Run:
+    """The golden model of ``image``."""
+    from sim.golden import Golden
+
+    golden = Golden(geometry, image)
+    return lambda frame: golden.run(frame).logits
+
+
+class GoldenTransport:
+    """A device without hardware: ``read`` and ``write`` as :class:`host.device.Transport` says.
+
+    ``make_run`` turns a checked image into the function that computes its frames.
+    """
+
+    def __init__(
+        self, geometry: Geometry, *, make_run: Callable[[Geometry, Image], Run] = golden_run
+    ) -> None:
+        self._geometry = geometry
+        self._make_run = make_run
+        self._memory = [0] * geometry.image_words
+        self._registers = dict.fromkeys(Register, 0) | {
+            Register.ID: MAGIC,
+            Register.VERSION: VERSION,
+            Register.GEOMETRY: geometry.digest,
+            Register.WATCHDOG: (1 << 24) - 1,
+        }
+        self._logits = [0] * geometry.classes
+        self._input: list[int] = []
+        self._stream: list[int] = []
+        self._image: Image | None = None
+        self._run: Run | None = None
+        self._changed = False  # image memory written since the last check
+        self._state = State.IDLE
+        self._error = ErrorCode.NONE
+
+    # --- the bus ----------------------------------------------------------------------------
+
+    def read(self, address: int, count: int) -> list[int]:
+        self._check_range(address, count)
+        if self._state in (State.CHECKING, State.RUNNING):
+            self._fail(ErrorCode.WATCHDOG)
+        return [self._read_word(address + offset) for offset in range(count)]
+
+    def write(self, address: int, words: Sequence[int]) -> None:
+        if bad := [word for word in words if not 0 <= word <= _WORD_MASK]:
+            raise ValueError(f"Words must be unsigned numbers of 32 bits, not {bad[0]!r}")
+        if address == Register.INPUT:
+            self._input += words
+        elif address == Register.STREAM:
+            self._stream += words
+        else:
+            self._check_range(address, len(words))
+            for offset, word in enumerate(words):
+                self._write_word(address + offset, word)
+        self._advance()
+
+    def _check_range(self, address: int, count: int) -> None:
+        if count < 1 or address < 0 or address + count > 1 << ADDRESS_BITS:
+            raise ValueError(
+                f"Access must be at least one word inside {ADDRESS_BITS} bits of address, not "
+                f"{count} at {address:#x}"
+            )
+
+    def _read_word(self, address: int) -> int:
+        if address == Register.STATUS:
+            return self._state.value
+        if address == Register.ERROR:
+            return self._error.value
+        if Register.LOGITS <= address < Register.LOGITS + len(self._logits):
+            return self._logits[address - Register.LOGITS] & _WORD_MASK
+        top_k = self._geometry.top_k
+        for window, part in ((Register.TOP_CLASS, 0), (Register.TOP_LOGIT, 1)):
+            if window <= address < window + top_k and self._state is State.DONE:
+                return self._top(address - window)[part] & _WORD_MASK
+        return self._registers.get(address, 0)  # type: ignore[call-overload, no-any-return]
+
+    def _write_word(self, address: int, word: int) -> None:
+        if address == Register.CONTROL:
+            self._control(checked.decode(CONTROL, word & ((1 << CONTROL.size) - 1)))
+        elif address in _WRITABLE:
+            self._registers[Register(address)] = word
+        elif Register.IMAGE <= address < Register.IMAGE + len(self._memory):
+            self._memory[address - Register.IMAGE] = word
+            self._changed = True
+
+    def _top(self, rank: int) -> tuple[int, int]:
+        assert self._image is not None
+        logits = self._logits[: self._image.info.classes]
+        if rank >= len(logits):
+            return 0, 0
+        order = sorted(range(len(logits)), key=lambda c: (-logits[c], c))
+        return order[rank], logits[order[rank]]
+
+    # --- commands ---------------------------------------------------------------------------
+
+    def _control(self, bits: dict[str, int]) -> None:
+        if bits["abort"]:
+            self._input, self._stream = [], []
+            self._state, self._error, self._run = State.IDLE, ErrorCode.NONE, None
+        if bits["check"]:
+            self._state, self._error, self._run = State.CHECKING, ErrorCode.NONE, None
+        if bits["start"]:
+            if self._state in (State.READY, State.DONE):
+                self._state, self._error = State.RUNNING, ErrorCode.NONE
+            else:
+                self._fail(ErrorCode.NOT_READY)
+
+    def _fail(self, code: ErrorCode) -> None:
+        """What `abort` does: everything but control is reset."""
+        self._state, self._error, self._run = State.ERROR, code, None
+        self._input, self._stream = [], []
+
+    def _advance(self) -> None:
+        """Goes on with what waited for words."""
+        link = self._registers[Register.SOURCE] == Source.LINK.value
+        if self._state is State.CHECKING:
+            words = self._stream if link else self._memory
+            if (size := self._image_size(words)) is not None:
+                self._check(words[:size])
+                if link:
+                    self._stream = self._stream[size:]
+        if self._state is State.RUNNING:
+            self._frame(link)
+
+    def _image_size(self, words: list[int]) -> int | None:
+        """Words of the image, or None while a link has not sent all of them."""
+        if len(words) < HEADER_WORDS:
+            return None
+        header = checked.from_words(HEADER, words[:HEADER_WORDS])
+        if header["crc32"] != crc32(words[: HEADER_WORDS - 1]):
+            return HEADER_WORDS
+        size = HEADER_WORDS + header["frame_words"]
+        return size if size <= len(words) or words is self._memory else None
+
+    def _check(self, words: list[int]) -> None:
+        self._changed = False
+        try:
+            self._image = parse_image(words_to_bytes(words), self._geometry)
+        except ImageError:
+            self._fail(self._diagnose(words))
+            return
+        self._registers[Register.CLASSES] = self._image.info.classes
+        self._run = self._make_run(self._geometry, self._image)
+        self._state = State.READY
+
+    def _diagnose(self, words: list[int]) -> ErrorCode:
+        """The code that the loader reports for a bad image; it looks at things in this order."""
+        header = checked.from_words(HEADER, words[:HEADER_WORDS])
+        if header["magic"] != MAGIC:
+            return ErrorCode.MAGIC
+        if header["crc32"] != crc32(words[: HEADER_WORDS - 1]):
+            return ErrorCode.HEADER_CRC
+        if header["version"] != VERSION:
+            return ErrorCode.IMAGE_VERSION
+        if header["geometry"] != self._geometry.digest:
+            return ErrorCode.FOREIGN_GEOMETRY
+        frame = words[HEADER_WORDS:]
+        if frame and crc32(frame[:-1]) != frame[-1] and self._headers_are_good(frame):
+            return ErrorCode.FRAME_CRC
+        return ErrorCode.PACKET
+
+    def _headers_are_good(self, frame: list[int]) -> bool:
+        """Whether the damage is in payload words only."""
+        from isa.image import PACKET, PacketType, crc8
+
+        position = 0
+        while position < len(frame):
+            head = checked.decode(PACKET, frame[position])
+            length = head["length"]
+            if head["crc8"] != crc8([head["type"], length & 0xFF, length >> 8]):
+                return False
+            position += 1 + length
+            if head["type"] == PacketType.END.value:
+                return position == len(frame)
+        return False
+
+    def _frame(self, link: bool) -> None:
+        assert self._image is not None
+        info = self._image.info
+        frame_words = len(self._image.frame) if link else 0
+        pixels = -(-info.input_bytes // 4)
+        if len(self._input) < pixels or len(self._stream) < frame_words:
+            return
+        if link and self._stream[:frame_words] != self._image.frame:
+            self._fail(ErrorCode.FRAME_CRC)
+            return
+        if not link and self._changed:
+            # The gateware reads its memory anew for each frame, and so meets what was written.
+            self._check(self._memory[: len(self._image.words)])
+            if self._error is not ErrorCode.NONE:
+                return
+        assert self._run is not None
+        raw = words_to_bytes(self._input[:pixels])[: info.input_bytes]
+        self._input, self._stream = self._input[pixels:], self._stream[frame_words:]
+        frame = np.frombuffer(raw, np.uint8).reshape(info.input_shape)
+        self._logits = [int(value) for value in self._run(frame)]
+        self._registers[Register.FRAMES] = self._registers[Register.FRAMES] + 1 & _WORD_MASK
+        self._state = State.DONE

@@ -1,0 +1,320 @@
+"""The driver against the register map in software, with every failure it must survive."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
+from host.golden_transport import GoldenTransport
+from isa.geometry import TINY, ULX3S_25F
+from isa.image import HEADER_WORDS, ImageInfo, Packet, PacketType, build
+from isa.registers import ErrorCode, Register, Source, State
+
+SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
+INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
+IMAGE = build(TINY, INFO, [Packet(PacketType.LAYER, [0, 1, 2]), Packet(PacketType.PARAMS, [5])])
+FRAMES = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), np.uint8)
+
+
+def expected_logits(frame):
+    """Stands for a network: depends on every pixel, has negative values and ties."""
+    flat = frame.ravel().astype(np.int64)
+    return np.array([flat[c : c + 3].sum() * (-1) ** c for c in range(6)] + [flat[0:3].sum()])
+
+
+def make_run(geometry, image):
+    return expected_logits
+
+
+class Faulty(GoldenTransport):
+    """Does what `faults[n](transport)` says before the n-th START."""
+
+    def __init__(self, faults=None, geometry=TINY):
+        super().__init__(geometry, make_run=make_run)
+        self.faults = faults or {}
+        self.starts = 0
+        self.log = []
+
+    def write(self, address, words):
+        self.log.append((address, len(words)))
+        if address == Register.CONTROL and words[0] & 1:
+            self.starts += 1
+            if fault := self.faults.get(self.starts):
+                fault(self)
+        super().write(address, words)
+
+
+def loaded(transport=None, **options):
+    device = Device(transport or Faulty(), **options)
+    device.load_image(IMAGE)
+    return device
+
+
+def check(frame, result):
+    logits = expected_logits(frame)
+    order = sorted(range(len(logits)), key=lambda c: (-logits[c], c))[: TINY.top_k]
+    assert result.logits == logits.tolist()
+    assert result.top == [(c, logits[c]) for c in order]
+
+
+def test_identify():
+    identity = Device(Faulty()).identify()
+    assert identity.geometry is TINY
+    assert identity.version == 1
+
+
+@pytest.mark.parametrize("source", Source)
+def test_frames(source):
+    device = loaded(source=source)
+    for frame in FRAMES:
+        result = device.classify(frame)
+        check(frame, result)
+        assert result.cycles == 0
+        assert set(result.counters) >= {"cycles", "array_busy", "wait_load"}
+
+
+def test_ties_go_to_the_lower_class():
+    frame = np.zeros(SHAPE, np.uint8)
+    frame[0] = 1
+    result = loaded().classify(frame)
+    assert result.logits[0] == result.logits[6] == 3
+    assert result.top[:2] == [(0, 3), (6, 3)]
+
+
+def test_progress_reaches_the_end():
+    seen = []
+    loaded(progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(IMAGE.words), len(IMAGE.words))
+
+
+def test_other_device():
+    class Other(Faulty):
+        def _read_word(self, address):
+            return 0x1234 if address == Register.ID else super()._read_word(address)
+
+    with pytest.raises(DeviceError) as caught:
+        Device(Other()).identify()
+    assert str(caught.value) == (
+        "Device must identify itself as 0x4e4e4252, not 0x00001234: is the bitstream loaded?"
+    )
+
+
+def test_other_version():
+    transport = Faulty()
+    transport._registers[Register.VERSION] = 9
+    with pytest.raises(DeviceError) as caught:
+        Device(transport).identify()
+    assert str(caught.value) == (
+        "Device must have image format 1, not 9: build its bitstream again"
+    )
+
+
+def test_other_geometry():
+    with pytest.raises(DeviceError) as caught:
+        Device(Faulty(), expected=ULX3S_25F).identify()
+    assert str(caught.value) == (
+        f"Device must have the geometry ulx3s-25f ({ULX3S_25F.digest:#010x}), not tiny "
+        f"({TINY.digest:#010x})"
+    )
+    odd = dataclasses.replace(TINY, classes=3)
+    with pytest.raises(DeviceError) as caught:
+        Device(Faulty(geometry=odd)).identify()
+    assert str(caught.value) == (
+        "Device must have a known geometry (tiny, ulx3s-25f, ulx3s-85f), not one with digest "
+        f"{odd.digest:#010x}"
+    )
+
+
+def test_image_that_does_not_fit():
+    big = build(TINY, INFO, [Packet(PacketType.LAYER, [0] * TINY.image_words)])
+    with pytest.raises(DeviceError) as caught:
+        Device(Faulty()).load_image(big)
+    assert str(caught.value) == (
+        f"Image must fit the 8192 words of the device's image memory, not {len(big.words)}: "
+        f"{len(big.words) - 8192} too many"
+    )
+
+
+def test_frames_that_do_not_fit():
+    info = dataclasses.replace(INFO, input_shape=(40, 40, 1))
+    with pytest.raises(DeviceError) as caught:
+        Device(Faulty()).load_image(build(TINY, info, IMAGE.packets))
+    assert str(caught.value) == (
+        "Frames must fit the 1024 bytes of the device's input memory, not 1600"
+    )
+
+
+def damaged(position, value):
+    """The image with one word replaced; header fields keep a valid CRC-32 where it is asked for."""
+    words = list(IMAGE.words)
+    words[position] = value
+    return dataclasses.replace(IMAGE, words=words)
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "code"),
+    [
+        (0, 0, ErrorCode.MAGIC),
+        (2, 0, ErrorCode.HEADER_CRC),
+        (HEADER_WORDS, IMAGE.words[HEADER_WORDS] ^ 0x100, ErrorCode.PACKET),
+        (HEADER_WORDS + 1, 77, ErrorCode.FRAME_CRC),
+    ],
+)
+def test_the_device_refuses_a_damaged_image(position, value, code):
+    device = Device(Faulty())
+    with pytest.raises(DeviceError) as caught:
+        device.load_image(damaged(position, value))
+    assert caught.value.code is code
+    assert str(caught.value) == (
+        f"Device reports an error: {EXPLANATIONS[code]} ({code.name})"
+    )
+    with pytest.raises(DeviceError, match="must have an image before"):
+        device.classify(FRAMES[0])
+    device.load_image(IMAGE)
+    check(FRAMES[0], device.classify(FRAMES[0]))
+
+
+def test_foreign_image():
+    foreign = build(ULX3S_25F, INFO, IMAGE.packets)
+    with pytest.raises(DeviceError) as caught:
+        Device(Faulty()).load_image(foreign)
+    assert caught.value.code is ErrorCode.FOREIGN_GEOMETRY
+
+
+def lose_input(transport):
+    transport._input.clear()
+
+
+def corrupt_memory(transport):
+    transport._memory[HEADER_WORDS + 1] ^= 1
+    transport._changed = True
+
+
+@pytest.mark.parametrize("fault", [lose_input, corrupt_memory])
+def test_one_failure_is_repaired(fault):
+    device = loaded(Faulty({2: fault}))
+    for frame in FRAMES:
+        check(frame, device.classify(frame))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(lose_input, ErrorCode.WATCHDOG), (corrupt_memory, ErrorCode.FRAME_CRC)],
+)
+def test_a_lasting_failure_is_reported_and_the_next_frame_works(fault, code):
+    device = loaded(Faulty({2: fault, 3: fault}))
+    check(FRAMES[0], device.classify(FRAMES[0]))
+    with pytest.raises(DeviceError) as caught:
+        device.classify(FRAMES[1])
+    assert caught.value.code is code
+    check(FRAMES[2], device.classify(FRAMES[2]))
+
+
+def test_a_failing_transport_leaves_the_next_frame_working():
+    def unplug(transport):
+        transport._input.pop()
+        raise OSError("cable out")
+
+    transport = Faulty({1: unplug})
+    device = loaded(transport)
+    with pytest.raises(OSError, match="cable out"):
+        device.classify(FRAMES[0])
+    check(FRAMES[1], device.classify(FRAMES[1]))
+
+
+def test_a_lost_start_is_noticed():
+    def swallow(transport):
+        transport._state = State.IDLE  # so that START is refused ...
+
+    device = loaded(Faulty({2: swallow, 3: swallow}))
+    check(FRAMES[0], device.classify(FRAMES[0]))
+    with pytest.raises(DeviceError) as caught:
+        device.classify(FRAMES[1])
+    assert caught.value.code is ErrorCode.NOT_READY
+
+    class Deaf(Faulty):
+        def _control(self, bits):
+            super()._control(bits | {"start": bits["start"] and self.starts != 2})
+
+    deaf = Deaf()
+    device = loaded(deaf, retries=0)
+    device.classify(FRAMES[0])
+    with pytest.raises(DeviceError) as caught:
+        device.classify(FRAMES[1])  # DONE is still there, from the frame before
+    assert str(caught.value) == "Device must have finished 2 frames after this one, not 1"
+
+
+class Stuck(Faulty):
+    """Never leaves RUNNING."""
+
+    def read(self, address, count):
+        if address == Register.STATUS and self.starts:
+            return [State.RUNNING.value]
+        return super().read(address, count)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_never_hangs():
+    clock = Clock()
+    device = loaded(Stuck(), retries=0, frame_timeout=2.0, clock=clock, sleep=clock.sleep)
+    with pytest.raises(DeviceError) as caught:
+        device.classify(FRAMES[0])
+    assert str(caught.value) == "Device must finish a frame within 2 s, but is still RUNNING"
+    # ... and a recovery that did not succeed either: its two checks took 5 s each at most.
+    assert 2 <= clock.now < 2 + 2 * 5 + 0.1
+
+
+def test_waits_with_the_transport_if_it_can():
+    class Interrupting(Faulty):
+        waits = 0
+
+        def read(self, address, count):
+            if address == Register.STATUS and self._state is State.DONE and not self.waits:
+                return [State.RUNNING.value]
+            return super().read(address, count)
+
+        def wait(self, timeout):
+            assert 0 < timeout <= 10
+            self.waits += 1
+
+    transport = Interrupting()
+    check(FRAMES[0], loaded(transport).classify(FRAMES[0]))
+    assert transport.waits == 1
+
+
+def test_wrong_frame():
+    device = loaded()
+    with pytest.raises(ValueError) as caught:
+        device.classify(FRAMES[0][:2])
+    assert str(caught.value) == (
+        "Frame must be uint8 of shape (3, 3, 1), not uint8 of shape (2, 3, 1)"
+    )
+    with pytest.raises(ValueError, match="not float64 of shape"):
+        device.classify(FRAMES[0].astype(float))
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError) as caught:
+        Device(Faulty(), retries=-1)
+    assert str(caught.value) == "Retries must be at least 0, not -1"
+    with pytest.raises(ValueError) as caught:
+        Device(Faulty(), frame_timeout=0)
+    assert str(caught.value) == "Frame time-out must be positive, not 0"
+
+
+def test_words_of_a_frame():
+    frame = np.arange(1, 7, dtype=np.uint8).reshape(1, 2, 3)
+    assert pack_frame(frame) == [0x04030201, 0x0605]
+    assert sign_extended(0xFFFF_FFFE) == -2
+    assert sign_extended(5) == 5
