@@ -1,0 +1,99 @@
+"""The memories: latency, sub-words, and the input ring's banks and accounting."""
+
+import random
+
+import pytest
+
+from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap
+from sim.bench import send, simulate
+
+
+def test_word_map_reads_back_after_its_latency():
+    dut = WordMap(shape=18, depth=40)
+    words = [random.Random(5).randrange(1 << 18) for _ in range(40)]
+
+    async def bench(ctx):
+        for address, word in enumerate(words):
+            ctx.set(dut.write, 1)
+            ctx.set(dut.write_address, address)
+            ctx.set(dut.write_data, word)
+            await ctx.tick()
+        ctx.set(dut.write, 0)
+        ctx.set(dut.write_data, 0)
+        found = []
+        for address in range(40 + READ_LATENCY):
+            ctx.set(dut.read_address, address % 40)
+            found.append(ctx.get(dut.read_data))
+            await ctx.tick()
+        assert found[READ_LATENCY:] == words
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize(("word_bits", "lanes"), [(8, 8), (8, 4), (32, 8)])
+def test_bit_maps_clear_what_stands_beside_sub_word_0(word_bits, lanes):
+    dut = BitMaps(word_bits=word_bits, lanes=lanes, depth=16)
+    parts = word_bits // lanes
+    full = (1 << lanes) - 1
+
+    async def write(ctx, sub_word, value):
+        ctx.set(dut.write, 1)
+        ctx.set(dut.write_address, 9)
+        ctx.set(dut.write_sub_word, sub_word)
+        ctx.set(dut.write_data, value)
+        await ctx.tick()
+        ctx.set(dut.write, 0)
+
+    async def bench(ctx):
+        ctx.set(dut.read_address, 9)
+        for i in range(parts):
+            await write(ctx, i, full)
+        await ctx.tick().repeat(READ_LATENCY)
+        assert ctx.get(dut.read_data) == (1 << word_bits) - 1
+        await write(ctx, parts - 1, full ^ 1)
+        await ctx.tick().repeat(READ_LATENCY)
+        assert ctx.get(dut.read_data) == (1 << word_bits) - 1 ^ 1 << (word_bits - lanes)
+        await write(ctx, 0, 5)
+        await ctx.tick().repeat(READ_LATENCY)
+        assert ctx.get(dut.read_data) == 5
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("stalls", ["none", "heavy"])
+@pytest.mark.parametrize("taps", [1, 2, 4])
+@pytest.mark.parametrize("frame_bytes", [40, 49, 64])
+def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls):
+    dut = InputRing(depth=64, taps=taps)
+    luck = random.Random(6)
+    size = -(-frame_bytes // 4) * 4
+    frames = [bytes(luck.randrange(256) for _ in range(size)) for _ in range(5)]
+    words = [
+        int.from_bytes(frame[i : i + 4], "little") for frame in frames for i in range(0, size, 4)
+    ]
+
+    async def write(ctx):
+        await send(ctx, dut.write, words, stalls)
+
+    async def read(ctx):
+        ctx.set(dut.frame_bytes, frame_bytes)
+        for frame in frames:
+            await ctx.tick().until(dut.ready)
+            for _ in range(30):
+                address = luck.randrange(frame_bytes - taps + 1)
+                ctx.set(dut.read_address, address)
+                await ctx.tick().repeat(READ_LATENCY)
+                found = bytes(ctx.get(dut.read_data[t]) for t in range(taps))
+                assert found == frame[address : address + taps]
+            ctx.set(dut.release, 1)
+            await ctx.tick()
+            ctx.set(dut.release, 0)
+        await ctx.tick().repeat(3)
+        assert not ctx.get(dut.ready)
+
+    simulate(dut, write, read, deadline_cycles=20000)
+
+
+def test_input_ring_refuses_a_depth_that_its_addresses_cannot_wrap():
+    with pytest.raises(ValueError, match="^Input ring depth must be a multiple of 32, not 50$"):
+        InputRing(depth=50, taps=1)
