@@ -17,7 +17,6 @@ module sim_clock #(
 
     initial begin
         clk = 1'b0;
-        rst = 1'b1;
         cycles = 64'd0;
         left = RESET_CYCLES;
         forever begin
@@ -26,7 +25,14 @@ module sim_clock #(
         end
     end
 
-    // Changes of `rst` come with the edge, like those of a flip-flop.
+    // Amaranth's Verilog has `always @*` blocks, which wait for a change before they first run: `rst`
+    // rises when all of them are waiting, not at time 0, or registers may load unknowns in Icarus.
+    initial begin
+        rst = 1'b0;
+        #0.001 rst = 1'b1;
+    end
+
+    // Later changes of `rst` come with the edge, like those of a flip-flop.
     always @(posedge clk) begin
         if (left > 0) left <= left - 1;
         rst <= left > 1;

@@ -5,10 +5,10 @@
 //     18 bits  AD[4]     half of the row
 //      9 bits  AD[3]     half of that
 //   4, 2, 1 bits  AD[2:] part of the low eight of those nine bits; the ninth is out of reach
-// Byte enables of nine bits: AD[1:0] at 18 bits, AD[3:0] at 36. INITVAL_nn holds 16 words of 18 bits,
-// each in a field of 20. A read is registered (REGMODE OUTREG adds one stage, enabled by OCE); RST
-// clears it whatever CE is, and blocks the write. WRITEMODE says what a writing port reads: NORMAL
-// nothing, WRITETHROUGH the row after the write, READBEFOREWRITE the row before it.
+// Byte enables of nine bits: AD[1:0] at 18 bits, AD[3:0] at 36. INITVAL_nn holds 16 words of 18
+// bits, each in a field of 20. A read is registered (REGMODE OUTREG adds one stage, enabled by
+// OCE); RST clears it whatever CE is, and blocks the write. WRITEMODE says what a writing port
+// reads: NORMAL nothing, WRITETHROUGH the row after the write, READBEFOREWRITE the row before it.
 //
 // Bits that one port reads while the other writes them at the same clock edge are unknown: the data
 // sheet promises nothing there. So are they when both write. Pins with a MUX parameter other than
@@ -136,7 +136,8 @@ module DP16KD (
         ones = 36'hFFFFFFFFF >> (36 - width);
     endfunction
 
-    function [35:0] enabled(input integer width, input [13:0] ad);  // bits of a word that are written
+    // The bits of a word that are written.
+    function [35:0] enabled(input integer width, input [13:0] ad);
         case (width)
             36: enabled = {{9{ad[3]}}, {9{ad[2]}}, {9{ad[1]}}, {9{ad[0]}}};
             18: enabled = {18'b0, {9{ad[1]}}, {9{ad[0]}}};
