@@ -30,6 +30,7 @@ class Sequencer(wiring.Component):
     scanned: In(1)
     frame_ok: In(1)
     frame_done: Out(1)
+    running: Out(1)  # a layer is being computed
     fetching: Out(1)  # waits for a descriptor in the middle of a frame
 
     def elaborate(self, platform):
@@ -38,7 +39,7 @@ class Sequencer(wiring.Component):
         m.d.comb += reduction.eq(
             (self.layer.kind == LayerKind.POOL) | (self.layer.kind == LayerKind.MEAN)
         )
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("FETCH"):
                 m.d.comb += [
                     self.descriptor.ready.eq(1),
@@ -78,4 +79,7 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.frame_done.eq(1)
                     m.d.sync += self.index.eq(0)
                     m.next = "FETCH"
+        for state in ("SETTLE", "SETTLE2", "START", "RUN"):
+            with m.If(fsm.ongoing(state)):
+                m.d.comb += self.running.eq(1)
         return m

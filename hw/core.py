@@ -1,0 +1,319 @@
+"""The core: from streams of descriptors, parameters, weights and input to logits. Only wires."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hw.array import mac_array, xnor_array
+from hw.control import PERF
+from hw.drain import Drain, Reducer, Writer
+from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap, feature_layout
+from hw.operands import MacOperand, residual_layout
+from hw.pool import Average, MaxPool
+from hw.postprocess import PostProcess
+from hw.result import Result
+from hw.sequencer import Sequencer
+from hw.walk import StepWalker
+from hw.weights import WeightRing
+from isa.bits import WORD_BITS
+from isa.fixed import LOGIT_BITS, RESIDUAL_BITS
+from isa.geometry import Geometry
+from isa.layer import ADDRESS_BITS, CHANNEL, LAYER, SIZE_BITS, LayerKind
+
+def trace_signature(geometry: Geometry) -> wiring.Signature:
+    """Every write to a map, for comparison with the golden model. Only the simulation connects it."""
+    lanes = geometry.post_lanes
+    return wiring.Signature(
+        {
+            "write_residual": Out(1),
+            "residual_address": Out(ADDRESS_BITS),
+            "residual": Out(lanes * RESIDUAL_BITS),
+            "write_bits": Out(1),
+            "bit_address": Out(ADDRESS_BITS),
+            "sub_word": Out(8),
+            "bits": Out(geometry.lanes),
+            "write_feature": Out(1),
+            "write_logits": Out(1),
+            "word": Out(SIZE_BITS + 1),
+            "feature": Out(feature_layout(lanes).size),
+            "logits": Out(lanes * LOGIT_BITS),
+            "layer_done": Out(1),
+            "layer": Out(8),
+            "kind": Out(LayerKind),
+            "frame_done": Out(1),
+        }
+    )
+
+
+class Core(wiring.Component):
+    """The accelerator without its loader, registers and link.
+
+    Descriptors, channel parameters and weights come from the loader; ``input`` takes the bytes of a
+    frame, four a word. ``frame_done`` pulses when a frame's logits and top-k can be read and
+    ``frame_ok`` vouches for the frame's weights. ``perf`` feeds the perf counters, ``progress``
+    the watchdog.
+    """
+
+    def __init__(self, *, geometry: Geometry):
+        self._geometry = geometry
+        self.result = Result(
+            post_lanes=geometry.post_lanes, classes=geometry.classes, top_k=geometry.top_k
+        )
+        super().__init__(
+            {
+                "descriptor": In(stream.Signature(LAYER)),
+                "params": In(stream.Signature(CHANNEL)),
+                "weights": In(stream.Signature(geometry.port_bits)),
+                "input": In(stream.Signature(WORD_BITS)),
+                "frame_ok": In(1),
+                "frame_done": Out(1),
+                "perf": Out(PERF),
+                "progress": Out(1),
+                "trace": Out(trace_signature(geometry)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        geometry = self._geometry
+        taps, lanes, post_lanes = geometry.taps, geometry.lanes, geometry.post_lanes
+        residual_shape = residual_layout(post_lanes)
+
+        m.submodules.sequencer = sequencer = Sequencer()
+        m.submodules.ring = ring = WeightRing(
+            port_bits=geometry.port_bits, depth=geometry.ring_words
+        )
+        m.submodules.steps = steps = StepWalker(taps=taps, post_lanes=post_lanes)
+        m.submodules.reducer = reducer = Reducer()
+        m.submodules.bit_maps = bit_maps = BitMaps(
+            word_bits=geometry.word_bits, lanes=lanes, depth=geometry.bit_words
+        )
+        m.submodules.residual_map = residual_map = WordMap(
+            shape=residual_shape, depth=geometry.residual_words
+        )
+        m.submodules.input_ring = input_ring = InputRing(depth=geometry.input_bytes, taps=taps)
+        m.submodules.features = features = WordMap(
+            shape=feature_layout(post_lanes), depth=-(-geometry.channels // post_lanes)
+        )
+        m.submodules.operand = mac_operand = MacOperand(taps=taps, post_lanes=post_lanes)
+        m.submodules.xnor = xnor = xnor_array(
+            lanes=lanes, word_bits=geometry.word_bits,
+            port_bits=geometry.port_bits, post_lanes=post_lanes,
+        )  # fmt: skip
+        m.submodules.mac = mac = mac_array(
+            lanes=lanes, taps=taps, port_bits=geometry.port_bits, post_lanes=post_lanes
+        )
+        m.submodules.drain = drain = Drain(groups=geometry.groups)
+        m.submodules.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
+        m.submodules.max_pool = max_pool = MaxPool(
+            post_lanes=post_lanes, line_words=geometry.line_words
+        )
+        m.submodules.average = average = Average(post_lanes=post_lanes)
+        m.submodules.writer = writer = Writer(
+            post_lanes=post_lanes, lanes=lanes,
+            sub_words=geometry.sub_words, residual_shape=residual_shape,
+        )  # fmt: skip
+        m.submodules.result = result = self.result
+
+        def later(value, cycles: int, name: str):
+            """``value``, so many cycles later."""
+            for i in range(cycles):
+                stage = Signal.like(value, name=f"{name}_{i}")
+                m.d.sync += stage.eq(value)
+                value = stage
+            return value
+
+        # --- control ---------------------------------------------------------------------------
+        layer = sequencer.layer
+        is_kind = {kind: Signal(name=f"is_{kind.name.lower()}") for kind in LayerKind}
+        m.d.sync += [signal.eq(layer.kind == kind) for kind, signal in is_kind.items()]
+        binary = is_kind[LayerKind.BINARY]
+        reduction = Signal()
+        m.d.comb += reduction.eq(is_kind[LayerKind.POOL] | is_kind[LayerKind.MEAN])
+        connect(m, flipped(self.descriptor), sequencer.descriptor)
+        connect(m, flipped(self.params), post.params)
+        connect(m, flipped(self.weights), ring.write)
+        connect(m, flipped(self.input), input_ring.write)
+        for unit in (steps, reducer, drain, writer):
+            m.d.comb += unit.layer.eq(layer)
+        m.d.comb += [
+            steps.start.eq(sequencer.start_convolution),
+            drain.start.eq(sequencer.start_convolution),
+            reducer.start.eq(sequencer.start_reduction),
+            writer.start.eq(sequencer.start),
+            sequencer.layer_done.eq(writer.done),
+            sequencer.frame_ok.eq(self.frame_ok),
+            self.frame_done.eq(sequencer.frame_done),
+        ]
+
+        # --- weights: ring -> the array that the layer uses --------------------------------------
+        steps_in_tile = Signal(SIZE_BITS + 4)
+        m.d.sync += steps_in_tile.eq(layer.kernel_rows * layer.inner)
+        binary_words = geometry.binary_set_bits // geometry.port_bits
+        mac_words = geometry.mac_set_bits // geometry.port_bits
+        m.d.sync += ring.words.eq(
+            Mux(binary, steps_in_tile * binary_words, steps_in_tile * mac_words)
+        )
+        m.d.comb += [
+            ring.start.eq(later(sequencer.start_convolution, 1, "ring_start")),
+            ring.blocks.eq(layer.blocks),
+            ring.tiles.eq(layer.tiles),
+            xnor.load.valid.eq(ring.read.valid & binary),
+            mac.load.valid.eq(ring.read.valid & ~binary),
+            xnor.load.payload.eq(ring.read.payload),
+            mac.load.payload.eq(ring.read.payload),
+            ring.read.ready.eq(Mux(binary, xnor.load.ready, mac.load.ready)),
+            steps.loaded.eq(xnor.loaded | mac.loaded),
+            steps.freed.eq(drain.freed),
+        ]
+
+        # --- operands: address -> map -> array ----------------------------------------------------
+        step = later(steps.step, READ_LATENCY, "step")
+        step_valid = later(steps.step_valid, READ_LATENCY, "step_valid")
+        to_mac = later(step, MacOperand.LATENCY, "mac_step")
+        to_mac_valid = later(step_valid & ~binary, MacOperand.LATENCY, "mac_step_valid")
+        m.d.comb += [
+            bit_maps.read_address.eq(steps.step.address),
+            input_ring.read_address.eq(steps.step.address),
+            input_ring.frame_bytes.eq(layer.frame_bytes),
+            input_ring.release.eq(sequencer.release_input),
+            steps.input_ready.eq(input_ring.ready),
+            features.read_address.eq(steps.step.address),
+            mac_operand.kind.eq(layer.kind),
+            mac_operand.border.eq(layer.border),
+            mac_operand.step.eq(step),
+            mac_operand.bytes.eq(input_ring.read_data),
+            mac_operand.residual.eq(residual_map.read_data),
+            mac_operand.feature.eq(features.read_data),
+        ]
+        for array, valid, at, operand, masked in (
+            (xnor, step_valid & binary, step, bit_maps.read_data, ~step.inside[0]),
+            (mac, to_mac_valid, to_mac, mac_operand.operand, 0),
+        ):
+            m.d.comb += [
+                array.step.valid.eq(valid),
+                array.step.swap.eq(at.swap),
+                array.step.first.eq(at.first),
+                array.step.last.eq(at.last),
+                array.step.pixel.eq(at.pixel),
+                array.step.masked.eq(masked),
+                array.step.count.eq(Mux(masked, 0, at.count)),
+                array.step.operand.eq(operand),
+            ]
+
+        # --- results: output RAM -> post-process -> max-pool ---------------------------------------
+        # The residual and the accumulators of a word meet at the post-process.
+        read_latency = max(READ_LATENCY, xnor.READ_LATENCY)
+        acc = Mux(binary, xnor.data, mac.data)
+        m.d.comb += [
+            drain.written.eq(xnor.written | mac.written),
+            drain.params_ready.eq(post.tile_ready),
+            xnor.read_pixel.eq(drain.pixel),
+            xnor.read_group.eq(drain.group),
+            mac.read_pixel.eq(drain.pixel),
+            mac.read_group.eq(drain.group),
+            post.a.eq(layer.a),
+            post.s.eq(layer.s),
+            post.k.eq(layer.k),
+            post.shortcut.eq(layer.shortcut),
+            post.input.valid.eq(later(drain.issue, read_latency, "post_valid")),
+            post.input.group.eq(later(drain.group, read_latency, "post_group")),
+            post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc")),
+            post.input.residual.eq(
+                later(residual_map.read_data, read_latency - READ_LATENCY, "shortcut")
+            ),
+            post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
+        ]
+        # The max-pool starts anew with each tile, the last of which may be narrower.
+        pool_restart = later(drain.tile_done, read_latency + post.latency + 1, "pool_restart")
+        tiles_left = Signal(9)
+        with m.If(sequencer.start):
+            m.d.sync += tiles_left.eq(layer.tiles - 1)
+        with m.Elif(pool_restart):
+            m.d.sync += tiles_left.eq(tiles_left - 1)
+        m.d.comb += [
+            max_pool.enable.eq(layer.pooled & is_kind[LayerKind.STEM]),
+            max_pool.width.eq(layer.out_width),
+            max_pool.groups.eq(Mux(tiles_left == 0, layer.last_groups, geometry.groups)),
+            max_pool.restart.eq(pool_restart | sequencer.start),
+            max_pool.input.valid.eq(post.output.valid),
+            max_pool.input.residual.eq(post.output.residual),
+            max_pool.input.bits.eq(post.output.bits),
+        ]
+
+        # --- averages ------------------------------------------------------------------------------
+        m.d.comb += [
+            average.input.valid.eq(later(reducer.read, READ_LATENCY, "average_valid")),
+            average.input.first.eq(later(reducer.first, READ_LATENCY, "average_first")),
+            average.input.last.eq(later(reducer.last, READ_LATENCY, "average_last")),
+            average.input.data.eq(residual_map.read_data),
+            average.shift.eq(Mux(is_kind[LayerKind.POOL], 2, layer.a)),
+        ]
+
+        # --- writes --------------------------------------------------------------------------------
+        with m.If(reduction):
+            m.d.comb += writer.input.valid.eq(average.output.valid)
+            for lane in range(post_lanes):
+                m.d.comb += writer.input.residual[lane].eq(average.output.data[lane])
+        with m.Else():
+            m.d.comb += writer.input.eq(max_pool.output)
+        with m.If(is_kind[LayerKind.POINTWISE]):
+            m.d.comb += residual_map.read_address.eq(steps.step.address)
+        with m.Elif(reduction):
+            m.d.comb += residual_map.read_address.eq(reducer.address)
+        with m.Else():
+            m.d.comb += residual_map.read_address.eq(drain.address)
+        # The logits leave the post-process beside the residuals; the max-pool lets those through.
+        logits = later(post.output.logits, max_pool.latency, "logits")
+        m.d.comb += [
+            residual_map.write.eq(writer.write_residual),
+            residual_map.write_address.eq(writer.residual_address),
+            residual_map.write_data.eq(writer.residual),
+            features.write.eq(writer.write_feature),
+            features.write_address.eq(writer.word),
+            features.write_data.eq(average.output.data),
+            bit_maps.write.eq(writer.write_bits),
+            bit_maps.write_address.eq(writer.bit_address),
+            bit_maps.write_sub_word.eq(writer.sub_word),
+            bit_maps.write_data.eq(writer.bits),
+            result.input.valid.eq(writer.write_logits),
+            result.input.logits.eq(logits),
+            result.clear.eq(sequencer.clear_result),
+            result.count.eq(layer.classes),
+            result.scan.eq(sequencer.scan),
+            sequencer.scanned.eq(result.done),
+        ]
+
+        # --- what the host and the simulation see ------------------------------------------------
+        m.d.sync += [
+            self.perf.binary_layer.eq((layer.kind == LayerKind.BINARY) & sequencer.running),
+            self.perf.array_busy.eq(step_valid & binary),
+            self.perf.mac_busy.eq(step_valid & ~binary),
+            self.perf.wait_weights.eq(steps.wait_weights),
+            self.perf.wait_input.eq(steps.wait_input),
+            self.perf.wait_post.eq(steps.wait_output),
+            self.perf.wait_load.eq(sequencer.fetching & ~self.descriptor.valid),
+            self.progress.eq(
+                steps.step_valid | writer.input.valid | reducer.read | sequencer.start
+            ),
+        ]
+        trace = self.trace
+        m.d.comb += [
+            trace.write_residual.eq(writer.write_residual),
+            trace.residual_address.eq(writer.residual_address),
+            trace.residual.eq(writer.residual),
+            trace.write_bits.eq(writer.write_bits),
+            trace.bit_address.eq(writer.bit_address),
+            trace.sub_word.eq(writer.sub_word),
+            trace.bits.eq(writer.bits),
+            trace.write_feature.eq(writer.write_feature),
+            trace.write_logits.eq(writer.write_logits),
+            trace.word.eq(writer.word),
+            trace.feature.eq(average.output.data),
+            trace.logits.eq(logits),
+            trace.layer_done.eq(writer.done),
+            trace.layer.eq(sequencer.index),
+            trace.kind.eq(layer.kind),
+            trace.frame_done.eq(sequencer.frame_done),
+        ]
+        return m
