@@ -25,7 +25,7 @@ from sim.golden_program import GoldenError, Layer, decode_image
 __all__ = ["Golden", "GoldenError", "GoldenFrame", "LayerTrace", "Writes"]
 
 #: Frames that are computed together; more of them no longer fit the processor's caches.
-BATCH = 8
+BATCH = 16
 
 FloatArray = npt.NDArray[np.floating]
 

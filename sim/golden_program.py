@@ -19,6 +19,9 @@ from isa.layer import CHANNEL, LAYER, LayerKind
 CONVOLUTIONS = (LayerKind.STEM, LayerKind.BINARY, LayerKind.POINTWISE, LayerKind.CLASSIFIER)
 
 
+Weights = npt.NDArray[np.integer]
+
+
 class GoldenError(ValueError):
     """An image whose schedule cannot be executed; the message names the layer."""
 
@@ -36,7 +39,7 @@ class Layer:
     kind: LayerKind
     fields: dict[str, int]
     params: ChannelParameters | None = None
-    weights: npt.NDArray[np.uint8] | npt.NDArray[np.int8] | None = None
+    weights: Weights | None = None
 
     @property
     def name(self) -> str:
@@ -72,7 +75,7 @@ class Layer:
 
 def decode_image(geometry: Geometry, source: Image) -> tuple[Layer, ...]:
     """The layers of an image. Raises GoldenError for packets or fields that make no program."""
-    layers = []
+    layers: list[Layer] = []
     packets = iter(source.packets)
     for packet in packets:
         if packet.type is not PacketType.LAYER:
@@ -110,8 +113,8 @@ def _layer(geometry: Geometry, index: int, packet: Packet, packets: Iterator[Pac
     _check_loops(geometry, layer)
     params, weights = [], []
     for tile in range(fields["tiles"]):
-        params.append(_params(geometry, layer, _next(layer, tile, packets, PacketType.PARAMS)))
-        weights.append(_weights(geometry, layer, _next(layer, tile, packets, PacketType.WEIGHTS)))
+        params.append(_params(geometry, layer, _next(layer, tile, packets, "PARAMS")))
+        weights.append(_weights(geometry, layer, _next(layer, tile, packets, "WEIGHTS")))
     table = np.concatenate(params)
     return Layer(index, kind, fields, ChannelParameters(*table.T), np.stack(weights))
 
@@ -146,12 +149,10 @@ def _set_bits(geometry: Geometry, layer: Layer) -> int:
     return geometry.binary_set_bits if layer.kind is LayerKind.BINARY else geometry.mac_set_bits
 
 
-def _next(layer: Layer, tile: int, packets: Iterator[Packet], kind: PacketType) -> list[int]:
+def _next(layer: Layer, tile: int, packets: Iterator[Packet], kind: str) -> list[int]:
     packet = next(packets, None)
     found = "the end of the image" if packet is None else packet.type.name
-    layer.require(
-        packet is not None and packet.type is kind, f"go on with {kind.name} of tile {tile}", found
-    )
+    layer.require(found == kind, f"go on with {kind} of tile {tile}", found)
     assert packet is not None
     return packet.payload
 
@@ -170,9 +171,7 @@ def _params(geometry: Geometry, layer: Layer, payload: list[int]) -> IntArray:
     return np.array(rows, np.int64)
 
 
-def _weights(
-    geometry: Geometry, layer: Layer, payload: list[int]
-) -> npt.NDArray[np.uint8] | npt.NDArray[np.int8]:
+def _weights(geometry: Geometry, layer: Layer, payload: list[int]) -> Weights:
     expected = layer.steps * _set_bits(geometry, layer) // 32
     layer.require(len(payload) == expected, f"have WEIGHTS of {expected} words", len(payload))
     raw = np.frombuffer(image.words_to_bytes(payload), np.uint8)

@@ -28,7 +28,7 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that is not as expected. Words that were not written, or twice, say so in ``found``."""
+    """One value that is not as expected; ``found`` says so of a word not written, or twice."""
 
     frame: int
     layer: int
