@@ -25,12 +25,10 @@ module sim_clock #(
         end
     end
 
-    // Amaranth's Verilog has `always @*` blocks, which wait for a change before they first run: `rst`
-    // rises when all of them are waiting, not at time 0, or registers may load unknowns in Icarus.
-    initial begin
-        rst = 1'b0;
-        #0.001 rst = 1'b1;
-    end
+    // Amaranth's Verilog has `always @*` blocks, which wait for a change before they first run:
+    // `rst` rises when all of them wait, not at time 0, or registers may load unknowns in Icarus.
+    // Until then it stays unknown: a fall to 0 would be taken for the end of the reset.
+    initial #0.001 rst = 1'b1;
 
     // Later changes of `rst` come with the edge, like those of a flip-flop.
     always @(posedge clk) begin

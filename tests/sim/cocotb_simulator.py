@@ -62,3 +62,9 @@ async def count(dut):
     assert int(dut.count.value) == int(os.environ["LIMIT"])
     seconds = time.perf_counter() - started
     cocotb.log.info("%.0f kcycles/s", int(os.environ["LIMIT"]) / seconds / 1000)
+
+
+@cocotb.test()
+async def waits(dut):
+    await FallingEdge(dut.rst)
+    await Timer(95, unit="ns")

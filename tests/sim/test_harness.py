@@ -83,6 +83,22 @@ def test_trace_and_clock(simulator, tmp_path: Path):
     assert np.array_equal(read_trace(trace), expected_trace(1000))
 
 
+def test_reset_is_not_traced(tmp_path: Path):
+    design, top = tmp_path / "eager.v", tmp_path / "bench.v"
+    ports = {"clk": Port("input", 1), "rst": Port("input", 1)}
+    ports |= {"t_valid": Port("output", 1), "t_data": Port("output", 8)}
+    design.write_text(
+        "module eager(input clk, input rst, output t_valid, output [7:0] t_data);\n"
+        "assign t_valid = 1, t_data = {7'd3, rst};\nendmodule\n"
+    )
+    top.write_text(harness("bench", "eager", ports, trace="t"))
+    sources = [design, top, *harness_sources()]
+    built = build(sources, "bench", harness_ports(ports), simulator="icarus")
+    trace = tmp_path / "trace.hex"
+    built.run(BENCH, testcase="waits", results=tmp_path, plusargs=[f"+trace={trace}"])
+    assert read_trace(trace).tolist() == [6] * 9
+
+
 def test_no_trace_without_plusarg(tmp_path: Path):
     built = harnessed(tmp_path, "icarus")
     built.run(BENCH, testcase="count_with_hdl_clock", results=tmp_path / "r", env={"LIMIT": "100"})

@@ -22,9 +22,11 @@ from sim.verilog import ports_of
 class Table(wiring.Component):
     """A memory with one write and one read port; with `shared`, both have the write address."""
 
-    def __init__(self, *, depth, width, granularity=None, transparent=False, shared=False):
+    def __init__(
+        self, *, depth, width, granularity=None, transparent=False, shared=False, attrs=None
+    ):
         init = [(n * 0x9E3779B97F4A7C15 >> 7) & ((1 << width) - 1) for n in range(depth)]
-        self._memory = Memory(shape=unsigned(width), depth=depth, init=init)
+        self._memory = Memory(shape=unsigned(width), depth=depth, init=init, attrs=attrs)
         self._options = granularity, transparent, shared
         lanes = width // (granularity or width)
         super().__init__(
@@ -212,6 +214,16 @@ def test_product(a, b, tmp_path):
 @pytest.mark.parametrize(("a", "b"), PRODUCTS, ids=str)
 def test_products(a, b, tmp_path):
     check_product(tmp_path, a, b)
+
+
+def test_memory_without_collision_logic(tmp_path):
+    """`no_rw_check` saves the bypass around the block RAM; then a collision reads an unknown."""
+    cells, verdict = compare(
+        tmp_path, lambda: Table(depth=512, width=36, attrs={"no_rw_check": 1}), depth=512
+    )
+    assert cells == {"DP16KD": 1}
+    assert verdict.startswith("DIFFERS: r_data in cycle ")
+    assert "netlist xxxxxxxxx" in verdict
 
 
 def test_a_broken_model_is_noticed(tmp_path):
