@@ -1,0 +1,1 @@
+"""From a checkpoint to a model image, by passes over a small intermediate representation."""

@@ -1,0 +1,178 @@
+"""Cycles of a frame, before any hardware exists.
+
+The image stream brings a word a cycle and runs ahead as far as ring, parameter banks and descriptor
+queue allow. A convolution is a sequence of weight sets; a set is worked on for one cycle a pixel,
+while the next is loaded. The last set of a block waits until the block before has been drained.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from compiler.ir import Layer, Program, ceil_div
+from isa.bits import WORD_BITS
+from isa.geometry import Geometry
+from isa.image import CHANNEL_WORDS, LAYER_WORDS
+from isa.layer import LayerKind
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latencies of the gateware, in cycles, calibrated against simulations of the whole core."""
+
+    start: int = 12  # from the start of a frame to the first word of the stream
+    layer: int = 36  # from a layer's descriptor, or the last write before it, to its last write
+    reload: int = 2  # a weight set's load, beyond one cycle a word
+    tile: int = 8  # between the drains of two tiles
+    drain: int = 12  # from a block's last step to its first drained word
+    finish: int = 8  # from the last logit to the end, beyond one cycle a class
+    descriptors: int = 2  # LAYER packets that the stream may be ahead
+
+
+TIMING = Timing()
+PARAMETER_BANKS = 2  # tiles whose parameters are held at once
+
+
+@dataclass
+class LayerEstimate:
+    """Cycles of one layer, from the end of the one before. ``waits``: thereof lost, by reason."""
+
+    name: str
+    kind: str
+    cycles: int
+    waits: dict[str, int] = field(default_factory=dict)
+
+
+def set_words(layer: Layer, geometry: Geometry) -> int:
+    """Words of the ring in one weight set."""
+    binary = layer.kind is LayerKind.BINARY
+    return (geometry.binary_set_bits if binary else geometry.mac_set_bits) // geometry.port_bits
+
+
+def block_sizes(layer: Layer) -> list[int]:
+    assert layer.block is not None
+    count = ceil_div(layer.pixels, layer.block)
+    return [layer.block] * (count - 1) + [layer.pixels - (count - 1) * layer.block]
+
+
+def groups_of_tile(layer: Layer, geometry: Geometry, tile: int) -> int:
+    """Words of L channels that a pixel of the tile has."""
+    assert layer.tiles is not None
+    return layer.tiles.last_groups if tile == layer.tiles.count - 1 else geometry.groups
+
+
+def reduction_cycles(layer: Layer, geometry: Geometry) -> int:
+    """Reads of a pool or mean."""
+    words = ceil_div(layer.in_channels, geometry.post_lanes)
+    return layer.in_size[0] * layer.in_size[1] * words
+
+
+class _Stream:
+    """When each word of the stream arrives; the ring frees the words of a set once it is used."""
+
+    def __init__(self, geometry: Geometry, timing: Timing) -> None:
+        self.now = timing.start
+        self._ring_words = geometry.ring_words
+        self._words_per_cycle = geometry.port_bits // WORD_BITS
+        self._held: deque[tuple[int, int]] = deque()  # words and time of release, oldest first
+        self._used = 0
+
+    def packet(self, words: int, not_before: int = 0) -> int:
+        """A LAYER or PARAMS packet, accepted from ``not_before`` on; the time it is complete."""
+        self.now = max(self.now, not_before) + 1 + words
+        return self.now
+
+    def weights(self, sets: int, words: int) -> list[int]:
+        """A WEIGHTS packet; the time at which each of its sets is in the ring."""
+        self.now += 1
+        arrivals = []
+        for _ in range(sets):
+            while self._used + words > self._ring_words:
+                freed, time = self._held.popleft()
+                self._used -= freed
+                self.now = max(self.now, time)
+            self._used += words
+            self.now += words * self._words_per_cycle
+            arrivals.append(self.now)
+        return arrivals
+
+    def release(self, words: int, times: Sequence[int]) -> None:
+        self._held.extend((words, time) for time in times)
+
+
+class _InstantStream(_Stream):
+    """All weights are there already."""
+
+    def packet(self, words: int, not_before: int = 0) -> int:
+        return 0
+
+    def weights(self, sets: int, words: int) -> list[int]:
+        return [0] * sets
+
+    def release(self, words: int, times: Sequence[int]) -> None:
+        pass
+
+
+def convolution_cycles(layer: Layer, geometry: Geometry, timing: Timing) -> int:
+    """Cycles of one convolution whose weights never have to be waited for."""
+    return _convolution(layer, geometry, timing, _InstantStream(geometry, timing), 0)[0]
+
+
+def _convolution(
+    layer: Layer, geometry: Geometry, timing: Timing, stream: _Stream, now: int
+) -> tuple[int, dict[str, int]]:
+    """The time of the last drained word, and the cycles waited."""
+    assert layer.tiles is not None
+    steps, words = layer.tiles.steps, set_words(layer, geometry)
+    reload, blocks = words + timing.reload, block_sizes(layer)
+    waits = {"weights": 0, "reload": 0, "post": 0}
+    drained, bank_free = now, [0] * PARAMETER_BANKS
+    loadable = now  # from here the next set can be loaded: the shadow registers are free
+    for tile in range(layer.tiles.count):
+        bank = tile % PARAMETER_BANKS
+        params = stream.packet(geometry.lanes * CHANNEL_WORDS, bank_free[bank])
+        arrivals = stream.weights(steps, words)
+        groups = groups_of_tile(layer, geometry, tile)
+        drained += timing.tile if tile else 0
+        for index, pixels in enumerate(blocks):
+            starts: list[int] = []
+            # Only the first block of a tile can meet weights that have not arrived.
+            for arrival in arrivals if index == 0 else [0] * steps:
+                begin = max(now, loadable + reload)
+                waits["reload"] += begin - now
+                waits["weights"] += max(0, arrival + timing.reload - begin)
+                begin = max(begin, arrival + timing.reload)
+                if len(starts) == steps - 1 and begin < drained:
+                    waits["post"] += drained - begin
+                    begin = drained
+                starts.append(begin)
+                loadable, now = begin, begin + pixels
+            first = max(drained, starts[-1] + timing.drain, params)
+            drained = max(first + pixels * groups, now + timing.drain)
+        stream.release(words, starts)
+        bank_free[bank] = drained
+    return drained, waits
+
+
+def estimate(program: Program, timing: Timing = TIMING) -> list[LayerEstimate]:
+    """Every layer of a program whose blocks are chosen, in order; the sum is the whole frame."""
+    geometry = program.geometry
+    stream = _Stream(geometry, timing)
+    begun: list[int] = []
+    now, layers = 0, []
+    for layer in program.layers:
+        queued = begun[-timing.descriptors] if len(begun) >= timing.descriptors else 0
+        begin = max(now, stream.packet(LAYER_WORDS, queued))
+        waits = {"stream": begin - now}
+        begun.append(begin)
+        if layer.tiles is None:
+            end = begin + reduction_cycles(layer, geometry)
+        else:
+            end, more = _convolution(layer, geometry, timing, stream, begin)
+            waits |= more
+        end += timing.layer - (timing.drain if layer.tiles is not None else 0)
+        if layer.kind is LayerKind.CLASSIFIER:
+            end += layer.out_channels + timing.finish
+        layers.append(LayerEstimate(layer.name, layer.kind.name, end - now, waits))
+        now = end
+    return layers

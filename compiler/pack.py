@@ -1,0 +1,95 @@
+"""The last level: packets of the model image, and the way back for verification."""
+
+import math
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.ir import Layer, Program, Tiles
+from isa import bits, checked
+from isa.bits import WORD_BITS
+from isa.fixed import WEIGHT_BITS, ChannelParameters
+from isa.geometry import Geometry
+from isa.image import CHANNEL_WORDS, Image, ImageInfo, Packet, PacketType, build
+from isa.layer import CHANNEL, LAYER, LayerKind
+
+
+def pack(program: Program) -> Image:
+    """The image of a described program."""
+    network = program.network
+    exponent = math.log2(program.logit_lsb)
+    assert exponent == int(exponent), "the logits' LSB is a power of two"
+    info = ImageInfo(
+        name=network.name,
+        input_shape=(*network.input_size, network.input_channels),
+        classes=network.classes,
+        layers=len(program.layers),
+        logit_exponent=int(exponent),
+    )
+    packets = [packet for layer in program.layers for packet in layer_packets(layer)]
+    try:
+        return build(program.geometry, info, packets)
+    except ValueError as error:
+        raise CompileError(str(error)) from error
+
+
+def layer_packets(layer: Layer) -> list[Packet]:
+    """LAYER, then PARAMS and WEIGHTS of every tile."""
+    assert layer.descriptor is not None
+    packets = [Packet(PacketType.LAYER, checked.to_words(LAYER, layer.descriptor))]
+    if layer.tiles is not None:
+        for tile in range(layer.tiles.count):
+            packets.append(Packet(PacketType.PARAMS, pack_params(layer.tiles, tile)))
+            packets.append(Packet(PacketType.WEIGHTS, pack_weights(layer, tile)))
+    return packets
+
+
+def pack_params(tiles: Tiles, tile: int) -> list[int]:
+    words = []
+    for channel in range(tiles.weights.shape[3]):
+        values = {name: int(getattr(tiles.params, name)[tile, channel]) for name in CHANNEL.members}
+        words += checked.to_words(CHANNEL, values)
+    return words
+
+
+def pack_weights(layer: Layer, tile: int) -> list[int]:
+    """Sets in order of the steps; row 0 of a set, and value 0 of a row, in the lowest bits."""
+    assert layer.tiles is not None
+    width = 1 if layer.kind is LayerKind.BINARY else WEIGHT_BITS
+    return bits.pack(layer.tiles.weights[tile], width, WORD_BITS)
+
+
+def unpack(image: Image, geometry: Geometry) -> list[tuple[dict[str, int], Tiles | None]]:
+    """Descriptor and tiles of every layer of an image."""
+    layers: list[tuple[dict[str, int], Tiles | None]] = []
+    packets = iter(image.packets)
+    for packet in packets:
+        assert packet.type is PacketType.LAYER
+        fields = checked.from_words(LAYER, packet.payload)
+        pairs = [(next(packets), next(packets)) for _ in range(fields["tiles"])]
+        layers.append((fields, _unpack_tiles(fields, pairs, geometry) if pairs else None))
+    return layers
+
+
+def _unpack_tiles(
+    fields: dict[str, int], pairs: list[tuple[Packet, Packet]], geometry: Geometry
+) -> Tiles:
+    binary = fields["kind"] == LayerKind.BINARY.value
+    width, depth = (1, geometry.word_bits) if binary else (WEIGHT_BITS, geometry.taps)
+    shape = (fields["kernel_rows"], fields["inner"], geometry.lanes, depth)
+    weights, channels = [], []
+    for params, packet in pairs:
+        assert (params.type, packet.type) == (PacketType.PARAMS, PacketType.WEIGHTS)
+        values = bits.unpack(packet.payload, width, WORD_BITS, math.prod(shape), signed=not binary)
+        weights.append(values.reshape(shape))
+        channels.append(
+            [
+                checked.from_words(CHANNEL, params.payload[i : i + CHANNEL_WORDS])
+                for i in range(0, len(params.payload), CHANNEL_WORDS)
+            ]
+        )
+    arrays = {
+        name: np.array([[channel[name] for channel in tile] for tile in channels])
+        for name in CHANNEL.members
+    }
+    return Tiles(np.stack(weights), ChannelParameters(**arrays), fields["last_groups"])

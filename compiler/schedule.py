@@ -1,0 +1,132 @@
+"""Blocks of pixels, and the descriptor of every layer.
+
+Blocks run in row-major order over the whole map, the last one may be shorter. Fields that a kind of
+layer does not use are 0.
+"""
+
+from dataclasses import replace
+
+from compiler.errors import CompileError
+from compiler.estimate import TIMING, convolution_cycles
+from compiler.ir import Layer, Program, Region, ceil_div
+from isa import checked
+from isa.geometry import Geometry
+from isa.layer import LAYER, LayerKind
+
+
+def choose_blocks(program: Program) -> Program:
+    """Sets ``block``, for every convolution, to the size that takes the fewest cycles (of equals,
+    the largest)."""
+    geometry = program.geometry
+
+    def choose(layer: Layer) -> Layer:
+        if layer.tiles is None:
+            return layer
+        sizes = range(min(Geometry.BLOCK_PIXELS, layer.pixels), 0, -1)
+        cycles = {
+            size: convolution_cycles(replace(layer, block=size), geometry, TIMING) for size in sizes
+        }
+        return replace(layer, block=min(sizes, key=lambda size: cycles[size]))
+
+    return program.map(choose)
+
+
+def describe_layers(program: Program) -> Program:
+    """Sets ``descriptor``. Raises CompileError for a number that its field cannot hold."""
+
+    def describe_layer(layer: Layer) -> Layer:
+        fields = descriptor(layer, program.geometry)
+        try:
+            checked.encode(LAYER, fields)
+        except ValueError as error:
+            raise CompileError(
+                f"Layer {layer.name}: {str(error)[0].lower()}{str(error)[1:]}"
+            ) from error
+        return replace(layer, descriptor=fields)
+
+    return program.map(describe_layer)
+
+
+def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
+    """The fields of ``isa.layer.LAYER`` for a placed, tiled and blocked layer."""
+    source = layer.source
+    assert source is not None
+    fields = dict.fromkeys(LAYER.members, 0)
+    fields |= {
+        "kind": layer.kind.value,
+        "src_base": source.base,
+        "src_row": source.row,
+        "src_pixel": source.pixel,
+        "in_height": layer.in_size[0],
+        "stride2": int(layer.stride == 2),
+        "pad": layer.pad,
+        "pad_x": layer.pad * source.pixel,
+        "out_height": layer.out_size[0],
+        "out_width": layer.out_size[1],
+        "a": layer.shifts.a,
+        "s": layer.shifts.s,
+        "k": layer.shifts.k,
+        **_source(layer, source, geometry),
+        **_destination(layer),
+    }
+    if layer.tiles is not None:
+        assert layer.block is not None
+        blocks = ceil_div(layer.pixels, layer.block)
+        fields |= {
+            "kernel_rows": layer.tiles.weights.shape[1],
+            "inner": layer.tiles.weights.shape[2],
+            "tiles": layer.tiles.count,
+            "last_groups": layer.tiles.last_groups,
+            "block": layer.block,
+            "blocks": blocks,
+            "last_block": layer.pixels - (blocks - 1) * layer.block,
+        }
+    return fields
+
+
+def _source(layer: Layer, source: Region, geometry: Geometry) -> dict[str, int]:
+    words = ceil_div(layer.in_channels, geometry.post_lanes)
+    inner = ceil_div(layer.in_channels, geometry.taps)
+    match layer.kind:
+        case LayerKind.STEM:
+            assert layer.border is not None
+            border = sum(int(value) << (8 * i) for i, value in enumerate(layer.border))
+            return {
+                "row_length": source.row,
+                "frame_bytes": layer.in_size[0] * source.row,
+                "in_channels": layer.in_channels,
+                "border": border,
+            }
+        case LayerKind.BINARY:
+            return {
+                "row_length": source.row,
+                "channel_words": source.pixel,
+                "channels": layer.in_channels,
+            }
+        case LayerKind.POINTWISE:  # everything is inside
+            return {"row_length": (layer.in_size[1] - 1) * source.pixel + inner}
+        case LayerKind.CLASSIFIER:
+            return {"row_length": inner, "classes": layer.out_channels}
+        case LayerKind.MEAN:  # the size of the map that it reads, and its own shift
+            height, width = layer.in_size
+            return {
+                "inner": words,
+                "out_height": height,
+                "out_width": width,
+                "a": layer.feature_shift,
+            }
+        case _:
+            return {"inner": words}
+
+
+def _destination(layer: Layer) -> dict[str, int]:
+    fields = {
+        "pooled": int(layer.pooled),
+        "shortcut": int(layer.shortcut),
+        "write_bits": int(layer.write_bits),
+    }
+    if (region := layer.destination) is not None:
+        fields |= {"dst_base": region.base, "dst_row": region.row, "dst_pixel": region.pixel}
+    if (bits := layer.bits) is not None:
+        fields |= {"bit_base": bits.base, "bit_pixel": bits.pixel}
+    return fields
