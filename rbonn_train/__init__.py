@@ -1,0 +1,1 @@
+"""Training of RBONN networks, and the references that their hardware is compared with."""

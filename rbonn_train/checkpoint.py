@@ -1,0 +1,75 @@
+"""From a module to a checkpoint file and back; the file itself is :mod:`isa.checkpoint`'s."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isa.checkpoint import (
+    CheckpointError,
+    check_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from isa.network import CheckpointInfo, tensor_shapes
+from rbonn_train.binary import Mode, RBONNConv2d
+from rbonn_train.network import BinaryNetwork
+
+__all__ = [
+    "CheckpointError",
+    "check_checkpoint",
+    "export_tensors",
+    "load_model",
+    "read_checkpoint",
+    "save_model",
+    "write_checkpoint",
+]
+
+
+def export_tensors(model: BinaryNetwork, *, latent: bool = False) -> dict[str, np.ndarray]:
+    """The tensors of the checkpoint format, float32; binary weights as their int8 signs, or with
+    ``latent`` as the float32 values behind them (larger, but good for further training)."""
+    state = model.state_dict()
+    tensors: dict[str, np.ndarray] = {}
+    for name in tensor_shapes(model.network):
+        if name.endswith(".conv.alpha"):
+            layer = model.get_submodule(name.removesuffix(".alpha"))
+            if not isinstance(layer, RBONNConv2d):
+                raise TypeError(f"Layer {name} must be binary, not {type(layer).__name__}")
+            tensors[name] = layer.alpha.detach().numpy()
+            if not latent:
+                weight = name.removesuffix("alpha") + "weight"
+                tensors[weight] = np.where(tensors[weight] >= 0, 1, -1).astype(np.int8)
+        else:
+            tensors[name] = state[name].numpy().copy()
+    return tensors
+
+
+def save_model(
+    path: Path,
+    model: BinaryNetwork,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    *,
+    latent: bool = False,
+) -> None:
+    """Writes the model with its scales (if any) atomically."""
+    info = CheckpointInfo(model.network, model.quantisation, training, metrics)
+    write_checkpoint(path, info, export_tensors(model, latent=latent))
+
+
+def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
+    """A module in evaluation mode, without simulated rounding, from checked tensors."""
+    model = BinaryNetwork(info.network, Mode.NONE)
+    state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+    for name in [n for n in state if n.endswith(".conv.alpha")]:
+        layer = model.get_submodule(name.removesuffix(".alpha"))
+        assert isinstance(layer, RBONNConv2d)
+        layer.set_alpha(state.pop(name))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    ours = set(tensor_shapes(info.network))
+    assert not unexpected, unexpected
+    assert not ours & set(missing), missing
+    return model.eval()
