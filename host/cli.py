@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from host.errors import describe
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="rbonn",
         description="Compiles trained RBONN binary neural networks to a bit-exact accelerator.",
     )
-    parser.add_argument("--version", action="version", version=f"rbonn {version('rbonn')}")
+    parser.add_argument("--version", action="version", version=f"rbonn {_version()}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--debug", action="store_true", default=False, help="show the traceback of an error"
@@ -63,6 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("rbonn")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        return "unknown"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -311,7 +311,7 @@ class Device:
             self._transport.write(address, words[start : start + CHUNK_WORDS])
 
     def _await(self, wanted: tuple[State, ...], timeout: float, what: str) -> State:
-        """Waits until the state is one of ``wanted``; DeviceError for ERROR or after ``timeout``."""
+        """Waits until the state is one of ``wanted``; DeviceError for ERROR or a time-out."""
         deadline = self._clock() + timeout
         wait = getattr(self._transport, "wait", None)
         while True:

@@ -13,9 +13,20 @@ import numpy.typing as npt
 from isa import checked
 from isa.bits import WORD_BITS
 from isa.geometry import Geometry
-from isa.image import HEADER, HEADER_WORDS, MAGIC, VERSION, Image, ImageError, crc32
-from isa.image import parse as parse_image
-from isa.image import words_to_bytes
+from isa.image import (
+    HEADER,
+    HEADER_WORDS,
+    MAGIC,
+    PACKET,
+    VERSION,
+    Image,
+    ImageError,
+    PacketType,
+    crc8,
+    crc32,
+    parse,
+    words_to_bytes,
+)
 from isa.registers import ADDRESS_BITS, CONTROL, ErrorCode, Register, Source, State
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
@@ -56,7 +67,6 @@ class GoldenTransport:
         self._stream: list[int] = []
         self._image: Image | None = None
         self._run: Run | None = None
-        self._changed = False  # image memory written since the last check
         self._state = State.IDLE
         self._error = ErrorCode.NONE
 
@@ -71,10 +81,11 @@ class GoldenTransport:
     def write(self, address: int, words: Sequence[int]) -> None:
         if bad := [word for word in words if not 0 <= word <= _WORD_MASK]:
             raise ValueError(f"Words must be unsigned numbers of 32 bits, not {bad[0]!r}")
-        if address == Register.INPUT:
-            self._input += words
-        elif address == Register.STREAM:
-            self._stream += words
+        if address in (Register.INPUT, Register.STREAM):
+            # What is left of a frame that has failed must not reach the next one.
+            if self._state is not State.ERROR:
+                queue = self._input if address == Register.INPUT else self._stream
+                queue += words
         else:
             self._check_range(address, len(words))
             for offset, word in enumerate(words):
@@ -93,12 +104,13 @@ class GoldenTransport:
             return self._state.value
         if address == Register.ERROR:
             return self._error.value
+        done = self._state is State.DONE
         if Register.LOGITS <= address < Register.LOGITS + len(self._logits):
-            return self._logits[address - Register.LOGITS] & _WORD_MASK
+            return self._logits[address - Register.LOGITS] & _WORD_MASK if done else 0
         top_k = self._geometry.top_k
         for window, part in ((Register.TOP_CLASS, 0), (Register.TOP_LOGIT, 1)):
-            if window <= address < window + top_k and self._state is State.DONE:
-                return self._top(address - window)[part] & _WORD_MASK
+            if window <= address < window + top_k:
+                return self._top(address - window)[part] & _WORD_MASK if done else 0
         return self._registers.get(address, 0)  # type: ignore[call-overload, no-any-return]
 
     def _write_word(self, address: int, word: int) -> None:
@@ -106,9 +118,16 @@ class GoldenTransport:
             self._control(checked.decode(CONTROL, word & ((1 << CONTROL.size) - 1)))
         elif address in _WRITABLE:
             self._registers[Register(address)] = word
+            if address == Register.SOURCE:
+                self._forget()
         elif Register.IMAGE <= address < Register.IMAGE + len(self._memory):
             self._memory[address - Register.IMAGE] = word
-            self._changed = True
+            self._forget()
+
+    def _forget(self) -> None:
+        """What was checked is no longer what is there."""
+        if self._state in (State.READY, State.DONE):
+            self._state = State.IDLE
 
     def _top(self, rank: int) -> tuple[int, int]:
         assert self._image is not None
@@ -143,9 +162,8 @@ class GoldenTransport:
         if self._state is State.CHECKING:
             words = self._stream if link else self._memory
             if (size := self._image_size(words)) is not None:
+                self._stream = self._stream[size:] if link else self._stream
                 self._check(words[:size])
-                if link:
-                    self._stream = self._stream[size:]
         if self._state is State.RUNNING:
             self._frame(link)
 
@@ -160,9 +178,8 @@ class GoldenTransport:
         return size if size <= len(words) or words is self._memory else None
 
     def _check(self, words: list[int]) -> None:
-        self._changed = False
         try:
-            self._image = parse_image(words_to_bytes(words), self._geometry)
+            self._image = parse(words_to_bytes(words), self._geometry)
         except ImageError:
             self._fail(self._diagnose(words))
             return
@@ -188,8 +205,6 @@ class GoldenTransport:
 
     def _headers_are_good(self, frame: list[int]) -> bool:
         """Whether the damage is in payload words only."""
-        from isa.image import PACKET, PacketType, crc8
-
         position = 0
         while position < len(frame):
             head = checked.decode(PACKET, frame[position])
@@ -211,15 +226,15 @@ class GoldenTransport:
         if link and self._stream[:frame_words] != self._image.frame:
             self._fail(ErrorCode.FRAME_CRC)
             return
-        if not link and self._changed:
-            # The gateware reads its memory anew for each frame, and so meets what was written.
-            self._check(self._memory[: len(self._image.words)])
-            if self._error is not ErrorCode.NONE:
-                return
+        held = self._memory[: len(self._image.words)]
+        if not link and held != self._image.words:
+            # The gateware streams its memory anew for each frame, and so meets what has decayed.
+            self._fail(self._diagnose(held))
+            return
         assert self._run is not None
         raw = words_to_bytes(self._input[:pixels])[: info.input_bytes]
         self._input, self._stream = self._input[pixels:], self._stream[frame_words:]
         frame = np.frombuffer(raw, np.uint8).reshape(info.input_shape)
-        self._logits = [int(value) for value in self._run(frame)]
+        self._logits[: info.classes] = [int(value) for value in self._run(frame)]
         self._registers[Register.FRAMES] = self._registers[Register.FRAMES] + 1 & _WORD_MASK
         self._state = State.DONE

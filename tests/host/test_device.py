@@ -166,9 +166,7 @@ def test_the_device_refuses_a_damaged_image(position, value, code):
     with pytest.raises(DeviceError) as caught:
         device.load_image(damaged(position, value))
     assert caught.value.code is code
-    assert str(caught.value) == (
-        f"Device reports an error: {EXPLANATIONS[code]} ({code.name})"
-    )
+    assert str(caught.value) == (f"Device reports an error: {EXPLANATIONS[code]} ({code.name})")
     with pytest.raises(DeviceError, match="must have an image before"):
         device.classify(FRAMES[0])
     device.load_image(IMAGE)
@@ -188,7 +186,6 @@ def lose_input(transport):
 
 def corrupt_memory(transport):
     transport._memory[HEADER_WORDS + 1] ^= 1
-    transport._changed = True
 
 
 @pytest.mark.parametrize("fault", [lose_input, corrupt_memory])

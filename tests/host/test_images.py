@@ -74,9 +74,7 @@ def test_what_is_not_there(tmp_path):
         tmp_path / "no.npz",
         f"Images must be an existing .npz or .png file or a folder, not {tmp_path / 'no.npz'}",
     )
-    refused(
-        tmp_path, f"Images must be at least one .png file in the folder, not none: {tmp_path}"
-    )
+    refused(tmp_path, f"Images must be at least one .png file in the folder, not none: {tmp_path}")
 
 
 def test_wrong_kind_of_file(tmp_path):
@@ -85,27 +83,27 @@ def test_wrong_kind_of_file(tmp_path):
     refused(text, f"Images must be an .npz or .png file or a folder of .png, not {text}")
     fake = tmp_path / "some.png"
     fake.write_text("hello")
-    with pytest.raises(UserError, match="^Images must be readable PNG files, not "):
+    with pytest.raises(UserError, match=r"^Images must be readable PNG files, not "):
         load_images(fake, SHAPE)
     fake = tmp_path / "some.npz"
     single = io.BytesIO()
     np.save(single, PIXELS)
     for content in (b"", b"hello", b"PK\x03\x04junk", single.getvalue()):
         fake.write_bytes(content)
-        with pytest.raises(UserError, match="^Images must be a readable .npz file, not "):
+        with pytest.raises(UserError, match=r"^Images must be a readable .npz file, not "):
             load_images(fake, SHAPE)
 
 
 def test_truncated_files(tmp_path):
     for whole in (npz(tmp_path, images=PIXELS), png(tmp_path, np.zeros((64, 64), np.uint8))):
         whole.write_bytes(whole.read_bytes()[:70])
-        with pytest.raises(UserError, match="^Images must be "):
+        with pytest.raises(UserError, match=r"^Images must be "):
             load_images(whole, SHAPE)
 
 
 def test_a_pickle_is_never_read(tmp_path):
     path = npz(tmp_path, images=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(UserError, match="^Images must be a readable .npz file, not "):
+    with pytest.raises(UserError, match=r"^Images must be a readable .npz file, not "):
         load_images(path, SHAPE)
 
 
@@ -113,8 +111,7 @@ def test_wrong_arrays(tmp_path):
     path = npz(tmp_path, pictures=PIXELS)
     refused(
         path,
-        "Images must be an array named 'images' in the .npz file, not among ['pictures']: "
-        f"{path}",
+        f"Images must be an array named 'images' in the .npz file, not among ['pictures']: {path}",
     )
     npz(tmp_path, images=PIXELS.astype(np.float32))
     refused(path, f"Images must be of type uint8, not float32: {path}")
@@ -123,9 +120,7 @@ def test_wrong_arrays(tmp_path):
     npz(tmp_path, images=PIXELS[:0])
     refused(path, f"Images must be at least one, not none: {path}")
     npz(tmp_path, images=PIXELS, labels=np.zeros(2, np.int64))
-    refused(
-        path, f"Labels must be 3 integers, one per image, not int64 of shape (2,): {path}"
-    )
+    refused(path, f"Labels must be 3 integers, one per image, not int64 of shape (2,): {path}")
 
 
 def test_wrong_size(tmp_path):
@@ -141,8 +136,7 @@ def test_folder_with_two_sizes(tmp_path):
     other = png(tmp_path, np.zeros((5, 5), np.uint8), "b.png")
     refused(
         tmp_path,
-        "Images of a folder must all have the size of a.png, 4 x 6 x 1, not 5 x 5 x 1: "
-        f"{other}",
+        f"Images of a folder must all have the size of a.png, 4 x 6 x 1, not 5 x 5 x 1: {other}",
         None,
     )
 

@@ -1,0 +1,76 @@
+"""Options that several commands share, and how their results are written."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from host.errors import UserError
+from host.models import DEFAULT_BOARD
+
+Item = TypeVar("Item")
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument(
+        "--model", metavar="M", required=required, help="a network of models/, or a .yaml file"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="checkpoint to use (default: the one that ships)"
+    )
+
+
+def add_board(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--board",
+        metavar="B",
+        help=f"tiny (simulation only), ulx3s-25f or ulx3s-85f (default: {DEFAULT_BOARD})",
+    )
+
+
+def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--images",
+        metavar="FILE",
+        help=f".npz (array `images`, uint8 N x H x W x C), .png or folder of .png ({default})",
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="take the first N images only")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="OUT", help="write the result as JSON; - for stdout")
+
+
+def write_json(path: str | None, value: Any) -> None:
+    """Writes ``value`` where ``--json`` says, the file atomically; nowhere without the option."""
+    if path is None:
+        return
+    if path == "-":
+        json.dump(value, sys.stdout)
+        print()
+        return
+    from isa.checkpoint import write_atomically
+
+    try:
+        write_atomically(Path(path), (json.dumps(value) + "\n").encode())
+    except OSError as error:
+        raise UserError(f"Output must be a writable file, not {path}: {error.strerror}") from error
+
+
+def say(text: str, args: argparse.Namespace) -> None:
+    """Prints a line for a person, on stderr if stdout is taken by JSON."""
+    print(text, file=sys.stderr if getattr(args, "json", None) == "-" else sys.stdout)
+
+
+def progress(
+    items: Iterable[Item], *, total: int, unit: str, label: str | None = None
+) -> Iterator[Item]:
+    """``items`` with a progress bar on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(
+        items, desc=label, total=total, unit=unit, leave=False, disable=not sys.stderr.isatty()
+    )
+    yield from bar

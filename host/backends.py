@@ -1,0 +1,101 @@
+"""What `rbonn run` can classify with: PyTorch, the golden model, a simulation or a board."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host.arguments import progress
+from host.device import Device, DeviceError
+from host.errors import UserError
+from host.images import ImageSet, Pixels
+from isa.geometry import Geometry
+from isa.image import Image
+
+NAMES = ("float", "integer", "golden", "rtl", "serial:PORT")
+
+
+@dataclass(frozen=True)
+class Results:
+    """One entry per image.
+
+    ``logits``: integers, or real numbers from `float`. ``cycles``: None where time does not exist.
+    """
+
+    logits: list[list[int]] | list[list[float]]
+    classes: list[int]
+    cycles: list[int | None]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"logits": self.logits, "classes": self.classes, "cycles": self.cycles}
+
+
+def check_name(name: str) -> str:
+    """Raises UserError unless ``name`` is one of NAMES."""
+    if name in NAMES[:-1] or (name.startswith("serial:") and name != "serial:"):
+        return name
+    raise UserError(f"Backend must be {', '.join(NAMES[:-1])} or {NAMES[-1]}, not {name!r}")
+
+
+def is_pytorch(name: str) -> bool:
+    """Whether the backend runs a checkpoint rather than an image."""
+    return name in ("float", "integer")
+
+
+def run_pytorch(name: str, checkpoint: Path, pixels: Pixels) -> Results:
+    from rbonn_train.evaluate import predict
+
+    logits, _ = predict(checkpoint, pixels, name)
+    return Results(
+        logits=logits.tolist(),
+        classes=[int(c) for c in logits.argmax(axis=1)],
+        cycles=[None] * len(pixels),
+    )
+
+
+def run_image(
+    name: str, image: Image, geometry: Geometry, images: ImageSet, simulator: str = "verilator"
+) -> Results:
+    """Runs an image on `golden`, `rtl` or `serial:PORT`."""
+    if name == "rtl":
+        return _run_rtl(image, geometry, images.pixels, simulator)
+    with _device(name, geometry) as device:
+        device.load_image(image)
+        frames = []
+        bar = progress(images.pixels, total=len(images), unit="image")
+        for label, pixels in zip(images.names, bar, strict=True):
+            try:
+                frames.append(device.classify(pixels))
+            except DeviceError as error:
+                raise DeviceError(f"{label}: {error}", error.code) from error
+    return Results(
+        logits=[frame.logits for frame in frames],
+        classes=[frame.top[0][0] for frame in frames],
+        cycles=[frame.cycles or None for frame in frames],
+    )
+
+
+@contextmanager
+def _device(name: str, geometry: Geometry) -> Iterator[Device]:
+    if name == "golden":
+        from host.golden_transport import GoldenTransport
+
+        yield Device(GoldenTransport(geometry), expected=geometry)
+        return
+    from host.link import open_serial
+    from hw.boards import get_board
+
+    board = get_board(geometry.name)
+    with open_serial(name.removeprefix("serial:"), board.uart_baud) as transport:
+        yield Device(transport, expected=geometry)
+
+
+def _run_rtl(image: Image, geometry: Geometry, pixels: Pixels, simulator: str) -> Results:
+    from sim.runner import simulate
+
+    result = simulate(geometry, image, pixels, simulator=simulator)
+    logits = [[int(value) for value in row] for row in result.logits]
+    return Results(logits, [int(np.argmax(row)) for row in logits], list(result.cycles))

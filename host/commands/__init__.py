@@ -1,0 +1,1 @@
+"""The commands of `rbonn`, one module each; see :data:`host.cli.COMMANDS`."""

@@ -1,0 +1,124 @@
+"""Measure speed on this computer: PyTorch, golden model, training step, RTL simulation.
+
+OUT has the golden model's frames per second and their ratio to the float model's, the time of a
+training step and its ratio to one of the same network with plain binary weights, and the simulated
+cycles per second. Every number is the best of several runs.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from host.arguments import add_board, add_json, add_model, say, write_json
+from host.models import checkpoint_path, geometry_named, shipped_images
+
+HELP = "measure cycles, frames per second and simulation speed"
+FRAMES = 64
+STEPS = 4
+RUNS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_board(parser)
+    parser.add_argument("--no-rtl", action="store_true", help="leave the RTL simulation out")
+    add_json(parser)
+
+
+def best_seconds(action: Callable[[], object]) -> float:
+    """The shortest of RUNS runs."""
+    found = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def run(args: argparse.Namespace) -> int:
+    geometry = geometry_named(args.board)
+    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    from compiler.pipeline import compile_network
+    from rbonn_train.evaluate import predict
+    from sim.golden import Golden
+
+    compiled = compile_network(checkpoint, geometry)
+    pixels = shipped_images(compiled.image.info.input_shape, FRAMES).pixels
+    golden = Golden(geometry, compiled.image)
+    result: dict[str, Any] = {"model": args.model, "board": geometry.name}
+    actions: dict[str, Callable[[], object]] = {
+        "float": lambda: predict(checkpoint, pixels, "float"),
+        "integer": lambda: predict(checkpoint, pixels, "integer"),
+        "golden": lambda: golden.run_batch(pixels),
+    }
+    for name, action in actions.items():
+        result[f"{name}_fps"] = round(len(pixels) / best_seconds(action), 1)
+        say(f"{name}: {result[f'{name}_fps']:,.0f} frames/s", args)
+    result["golden_over_float"] = round(result["golden_fps"] / result["float_fps"], 4)
+    result |= training(checkpoint)
+    say(
+        f"training step: {result['train_step_ms']:.0f} ms, {result['train_step_ratio']:.2f} times "
+        f"that of plain binary weights",
+        args,
+    )
+    if not args.no_rtl:
+        result |= simulation(compiled, geometry)
+        say(
+            f"RTL: {result['rtl_cycles_per_frame']:,} cycles a frame (estimate "
+            f"{result['estimated_cycles']:,}), {result['rtl_cycles_per_second']:,} cycles/s", args
+        )  # fmt: skip
+    write_json(args.json, result)
+    return 0
+
+
+def training(checkpoint: Any) -> dict[str, float]:
+    """Seconds of an optimiser step with RBONN weights, and with plain binary ones."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from isa.checkpoint import read_checkpoint
+    from rbonn_train.binary import Mode, after_backward, after_step
+    from rbonn_train.loop import make_optimizer
+    from rbonn_train.network import BinaryNetwork
+    from rbonn_train.recipe import Step
+
+    network = read_checkpoint(checkpoint, calibrated=False)[0].network
+    generator = torch.Generator().manual_seed(0)
+    shape = (128, network.input_channels, *network.input_size)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, network.classes, (len(images),), generator=generator)
+    seconds = {}
+    for mode in (Mode.NONE, Mode.RELEASED):
+        model = BinaryNetwork(network, mode)
+        optimizer = make_optimizer(model, Step(1), 0.1)
+
+        def steps(model: Any = model, optimizer: Any = optimizer) -> None:
+            for _ in range(STEPS):
+                optimizer.zero_grad()
+                cross_entropy(model(images), labels).backward()
+                after_backward(model)
+                optimizer.step()
+                after_step(model)
+
+        seconds[mode] = best_seconds(steps) / STEPS
+    return {
+        "train_step_ms": round(1e3 * seconds[Mode.RELEASED], 2),
+        "train_step_ratio": round(seconds[Mode.RELEASED] / seconds[Mode.NONE], 3),
+    }
+
+
+def simulation(compiled: Any, geometry: Any) -> dict[str, int]:
+    """Cycles of a frame in RTL simulation, the estimate of them, and simulated cycles a second."""
+    from sim.runner import simulate
+
+    pixels = shipped_images(compiled.image.info.input_shape, 3).pixels
+    simulate(geometry, compiled.image, pixels[:1])  # builds the simulator, if need be
+    start = time.perf_counter()
+    result = simulate(geometry, compiled.image, pixels)
+    seconds = time.perf_counter() - start
+    return {
+        "rtl_cycles_per_frame": int(result.cycles[-1]),
+        "estimated_cycles": int(compiled.report["estimate"]["cycles"]),
+        "rtl_cycles_per_second": round(sum(result.cycles) / seconds),
+    }

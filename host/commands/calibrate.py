@@ -1,0 +1,35 @@
+"""Give a checkpoint that was trained elsewhere the scales of its residual stream.
+
+A few hundred typical images suffice; without --images, those that ship are used. The weights stay
+as they are; metrics in the checkpoint are dropped, as they no longer hold.
+"""
+
+import argparse
+from pathlib import Path
+
+from host.arguments import add_images
+from host.errors import UserError
+from host.models import images_for
+
+HELP = "determine the scales of a checkpoint trained elsewhere"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="checkpoint to read")
+    parser.add_argument("-o", "--out", metavar="OUT", required=True, help="checkpoint to write")
+    add_images(parser, "default: the test images that ship")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.checkpoint)
+    if not path.is_file():
+        raise UserError(f"Checkpoint must be an existing file, not {path}")
+    from isa.checkpoint import read_checkpoint
+
+    network = read_checkpoint(path, calibrated=False)[0].network
+    images = images_for(args.images, (*network.input_size, network.input_channels), args.limit)
+    from rbonn_train.calibrate import calibrate
+
+    out = calibrate(path, images.pixels, Path(args.out))
+    print(f"{out}: calibrated with {len(images)} images; measure it with `rbonn eval`")
+    return 0

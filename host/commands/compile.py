@@ -1,0 +1,41 @@
+"""Compile a checkpoint to a model image for a board.
+
+Writes OUT.img and OUT.json (sizes, memory map, estimated cycles). A network that does not fit is
+refused, naming the memory and by how much.
+"""
+
+import argparse
+from pathlib import Path
+
+from host.arguments import add_board, add_model
+from host.errors import UserError
+from host.models import checkpoint_path, geometry_named
+
+HELP = "compile a checkpoint to a model image"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_board(parser)
+    parser.add_argument("-o", metavar="OUT.img", dest="out", required=True, help="image to write")
+    parser.add_argument(
+        "--save-intermediates", metavar="DIR", help="also write what each pass of the compiler made"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    geometry = geometry_named(args.board)
+    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    out = Path(args.out)
+    if out.suffix == ".json":
+        raise UserError(f"Output must be an image file, not {out}: its .json is written beside it")
+    from compiler.pipeline import compile_network
+    from isa.checkpoint import write_atomically, write_json_atomically
+
+    folder = None if args.save_intermediates is None else Path(args.save_intermediates)
+    compiled = compile_network(checkpoint, geometry, save_intermediates=folder)
+    raw = compiled.image.to_bytes()
+    write_atomically(out, raw)
+    write_json_atomically(out.with_suffix(".json"), dict(compiled.report))
+    print(f"{out}: {len(raw)} bytes for {geometry.name}")
+    return 0

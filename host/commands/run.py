@@ -1,0 +1,61 @@
+"""Classify images with PyTorch, the golden model, a simulation of the gateware or a board.
+
+integer, golden, rtl and serial give the same integer logits. OUT is
+{"logits": [[...]], "classes": [...], "cycles": [...]}, one entry per image; cycles are null where
+there is no clock (float, integer, golden).
+"""
+
+import argparse
+
+from host import backends
+from host.arguments import add_board, add_images, add_json, add_model, say, write_json
+from host.errors import UserError
+from host.models import checkpoint_path, geometry_named, images_for, read_image
+
+HELP = "classify images"
+SHOWN = 20  # classes printed; all of them are in the JSON
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, required=False)
+    parser.add_argument("--image-file", metavar="X.img", help="a compiled image instead of a model")
+    add_board(parser)
+    parser.add_argument("--backend", metavar="NAME", required=True, help=", ".join(backends.NAMES))
+    add_images(parser, "default: the test images that ship")
+    parser.add_argument("--simulator", choices=("verilator", "icarus"), default="verilator")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    backend = backends.check_name(args.backend)
+    if (args.model is None) == (args.image_file is None):
+        raise UserError("Give either --model or --image-file")
+    if backends.is_pytorch(backend):
+        if args.model is None:
+            raise UserError(f"Backend {backend} must have a --model, not an --image-file")
+        checkpoint = checkpoint_path(args.model, args.checkpoint)
+        from isa.checkpoint import read_checkpoint
+
+        network = read_checkpoint(checkpoint, calibrated=backend == "integer")[0].network
+        images = images_for(args.images, (*network.input_size, network.input_channels), args.limit)
+        results = backends.run_pytorch(backend, checkpoint, images.pixels)
+    else:
+        if args.model is None:
+            image, geometry = read_image(args.image_file, args.board)
+        else:
+            geometry = geometry_named(args.board)
+            checkpoint = checkpoint_path(args.model, args.checkpoint)
+            from compiler.pipeline import compile_network
+
+            image = compile_network(checkpoint, geometry).image
+        images = images_for(args.images, image.info.input_shape, args.limit)
+        results = backends.run_image(backend, image, geometry, images, args.simulator)
+    for name, found in list(zip(images.names, results.classes, strict=True))[:SHOWN]:
+        say(f"{name}: class {found}", args)
+    if len(images) > SHOWN:
+        say(f"... and {len(images) - SHOWN} more", args)
+    accuracy = images.accuracy(results.classes)
+    if accuracy is not None:
+        say(f"accuracy: {accuracy:.4f} over {len(images)} images", args)
+    write_json(args.json, results.to_json())
+    return 0

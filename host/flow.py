@@ -1,0 +1,97 @@
+"""From a checkpoint to a folder with bitstream, model image and report."""
+
+from pathlib import Path
+from typing import Any
+
+from host.errors import UserError
+from host.html import render
+from host.models import shipped_images
+from host.report import REPORT_HTML, REPORT_JSON, Measured, build_report
+from isa.geometry import Geometry
+from isa.image import Image
+
+SIMULATED_FRAMES = 3  # the last of them is in steady state
+
+BITSTREAM = "top.bit"
+IMAGE = "model.img"
+
+
+def build_all(
+    model: str,
+    geometry: Geometry,
+    checkpoint: Path,
+    build: Path,
+    *,
+    seed: int | None = None,
+    sweep: int = 0,
+) -> Path:
+    """Compiles, simulates, routes and reports; returns the folder ``build/model/board``.
+
+    Every file is replaced atomically, the report last, so that a report always stands beside what
+    it reports. Raises UserError, CompileError or BuildError.
+    """
+    from compiler.pipeline import compile_network
+    from hw.boards import get_board
+    from hw.build import build_bitstream
+    from hw.progress import ConsoleProgress
+    from hw.top import Top
+    from isa.checkpoint import read_checkpoint, write_atomically, write_json_atomically
+
+    report_progress = ConsoleProgress()
+    report_progress("compile", f"{checkpoint} for {geometry.name}")
+    info, _ = read_checkpoint(checkpoint)
+    compiled = compile_network(checkpoint, geometry)
+    report_progress("simulate", f"{SIMULATED_FRAMES} frames, every layer against the golden model")
+    measured = measure(geometry, compiled.image)
+    board = get_board(geometry.name)
+    result = build_bitstream(
+        Top(board=board, geometry=geometry),
+        board,
+        cache=build / "cache",
+        seed=seed,
+        sweep=sweep,
+        progress=report_progress,
+    )
+    report: dict[str, Any] = build_report(
+        model=model,
+        geometry=geometry,
+        checkpoint=checkpoint,
+        metrics=info.metrics,
+        image_bytes=4 * len(compiled.image.words),
+        compiled=compiled.report,
+        measured=measured,
+        build=result,
+    )
+    folder = build / model / geometry.name
+    write_atomically(folder / BITSTREAM, result.bitstream.read_bytes())
+    write_atomically(folder / IMAGE, compiled.image.to_bytes())
+    write_atomically(folder / REPORT_HTML, render(report).encode())
+    write_json_atomically(folder / REPORT_JSON, report)
+    for name in (BITSTREAM, IMAGE, REPORT_JSON, REPORT_HTML):
+        print(folder / name)
+    print(
+        f"{report['fps']:,.0f} frames/s: {report['cycles_per_frame']:,} cycles at "
+        f"{report['clock_mhz']:.1f} MHz (routed for {report['fmax_mhz']:.1f} MHz)"
+    )
+    return folder
+
+
+def measure(geometry: Geometry, image: Image, *, simulator: str = "verilator") -> Measured:
+    """A frame in steady state, from RTL simulation of shipped images that must match the golden
+    model in every layer. Raises UserError if it does not."""
+    from sim.runner import simulate
+
+    images = shipped_images(image.info.input_shape, SIMULATED_FRAMES)
+    result = simulate(geometry, image, images.pixels, simulator=simulator)
+    if result.mismatches:
+        raise UserError(f"Gateware must equal the golden model, but: {first_difference(result)}")
+    return Measured(
+        cycles=int(result.cycles[-1]),
+        counters={name: int(value) for name, value in result.counters[-1].items()},
+        layer_cycles=[int(value) for value in result.layer_cycles[-1]],
+    )
+
+
+def first_difference(result: Any) -> str:
+    """One line for a simulation that differs."""
+    return f"{result.differences[0]} ({result.mismatches} values differ)"

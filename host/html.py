@@ -1,0 +1,180 @@
+"""report.json as a page: one self-contained file, without scripts or anything fetched."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from host import charts
+
+TEMPLATE = Path(__file__).with_name("report.html")
+RESOURCES = {"lut": "LUT4", "ff": "flip-flops", "ebr": "block RAM", "dsp": "multipliers"}
+
+Report = Mapping[str, Any]
+
+
+def render(report: Report) -> str:
+    """The page for a report as :func:`host.report.build_report` makes it."""
+    parts = {
+        "title": f"{report['model']} on {report['board']}",
+        "heading": f"{report['model']} on {report['board']}",
+        "summary": (
+            f"A {report['image_bytes']:,} byte model image, run by an accelerator routed for "
+            f"{report['fmax_mhz']:.1f} MHz and clocked at {report['clock_mhz']:.1f} MHz. Cycles "
+            f"are measured in RTL simulation of whole frames."
+        ),
+    }
+    page = TEMPLATE.read_text()
+    for name, text in parts.items():
+        page = page.replace(f"@@{name}@@", escape(text))
+    page = page.replace("@@tiles@@", "".join(_tile(*tile) for tile in _tiles(report)))
+    page = page.replace("@@sections@@", "".join(_sections(report)))
+    return page.replace("@@footer@@", escape(_footer(report)))
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "not measured" if value is None else f"{value:.{digits}%}"
+
+
+def _tiles(report: Report) -> list[tuple[str, str]]:
+    return [
+        (f"{report['fps']:,.0f}", "frames per second"),
+        (f"{report['cycles_per_frame']:,}", "cycles per frame"),
+        (f"{report['fmax_mhz']:.1f} MHz", f"routed; runs at {report['clock_mhz']:.1f} MHz"),
+        (percent(report["accuracy_integer"], 2), "accuracy, integer (what the board computes)"),
+        (percent(report["accuracy_float"], 2), "accuracy, float"),
+        (percent(report["array_busy"]), "of the binary layers' cycles the XNOR array works"),
+        (percent(report["mac_utilisation"]), "of the array's peak is useful, whole frame"),
+        (percent(report["roofline_ratio"]), "critical path over simulated cycles"),
+    ]
+
+
+def _tile(value: str, label: str) -> str:
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+
+
+def _section(title: str, text: str, *body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{''.join(body)}</section>"
+
+
+def _sections(report: Report) -> list[str]:
+    layers, counters = report.get("layers", []), report.get("counters", {})
+    sections = []
+    if layers:
+        rows = [_layer_row(layer) for layer in layers]
+        sections.append(
+            _section(
+                "Roofline by layer",
+                "Bar: cycles of the layer. Ticks: what each unit alone would need for it; the "
+                "rightmost tick is the bound that no schedule can beat.",
+                charts.legend([u for u in charts.UNITS if any(r.bounds.get(u) for r in rows)]),
+                charts.layers(rows, "Cycles of each layer, and what bounds them"),
+                _layer_table(layers),
+            )
+        )
+    if counters:
+        sections.append(
+            _section(
+                "Where the cycles went",
+                "Counted by the gateware over one frame in steady state. Waits may overlap work of "
+                "another unit; `other` is everything that no counter covers.",
+                charts.stacked(_where(counters), "Where the cycles went"),
+                _counter_table(counters),
+            )
+        )
+    resources = [
+        charts.Bar(
+            label,
+            report[name]["used"],
+            report[name]["available"],
+            f"{report[name]['used']:,} of {report[name]['available']:,} "
+            f"({report[name]['used'] / report[name]['available']:.0%})",
+        )
+        for name, label in RESOURCES.items()
+    ]
+    sections.append(
+        _section("FPGA", "Resources after place and route.", charts.bars(resources, "Resources"))
+    )
+    if memories := [memory for memory in report.get("memory", {}).values() if memory["used"]]:
+        rows_of_memory = [
+            charts.Bar(
+                memory["subject"],
+                memory["used"],
+                memory["available"],
+                f"{memory['used']:,} of {memory['available']:,} "
+                f"({memory['used'] / memory['available']:.0%})",
+            )
+            for memory in memories
+        ]
+        sections.append(
+            _section(
+                "Memory map",
+                "What this network uses of the geometry's memories, each in its own unit: "
+                + "; ".join(f"{m['subject'].lower()} in {m['unit']}" for m in memories)
+                + ".",
+                charts.bars(rows_of_memory, "Memories"),
+            )
+        )
+    return sections
+
+
+def _layer_row(layer: Mapping[str, Any]) -> charts.LayerRow:
+    cycles = layer["cycles"] if layer.get("cycles") is not None else layer["estimate"]
+    text = f"{cycles:,} cycles"
+    if layer.get("cycles") is None:
+        text += " (estimate)"
+    return charts.LayerRow(f"{layer['name']}", cycles, layer["phases"], text)
+
+
+def _layer_table(layers: Sequence[Mapping[str, Any]]) -> str:
+    head = ["layer", "kind", "cycles", "estimate", *(charts.UNIT_LABELS[u] for u in charts.UNITS)]
+    rows = [
+        [
+            layer["name"],
+            layer["kind"],
+            _number(layer.get("cycles")),
+            _number(layer.get("estimate")),
+            *(_number(layer["phases"].get(unit)) for unit in charts.UNITS),
+        ]
+        for layer in layers
+    ]
+    return _table(head, rows)
+
+
+def _counter_table(counters: Mapping[str, int]) -> str:
+    return _table(
+        ["counter", "cycles"],
+        [[name.replace("_", " "), _number(value)] for name, value in counters.items()],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>'
+
+
+def _where(counters: Mapping[str, int]) -> list[tuple[str, float, str]]:
+    """The frame's cycles cut into work and waits; what remains is `other`."""
+    parts = [
+        ("XNOR array works", counters["array_busy"], "xnor"),
+        ("MAC array works", counters["mac_busy"], "mac"),
+        ("waits for weights", counters["wait_weights"], "stream"),
+        ("waits for input", counters["wait_input"], "over"),
+        ("waits for post-process", counters["wait_post"], "post"),
+        ("waits for a descriptor", counters["wait_load"], "residual"),
+    ]
+    rest = counters["cycles"] - sum(value for _, value, _ in parts)
+    parts.append(("other", max(rest, 0), "soft"))
+    return [(label, float(value), css) for label, value, css in parts if value]
+
+
+def _footer(report: Report) -> str:
+    tools = ", ".join(f"{name} {version}" for name, version in report["tool_versions"].items())
+    return f"Checkpoint {report['checkpoint']}. Placement seed {report['seed']}. Tools: {tools}."

@@ -1,0 +1,117 @@
+"""What a build measured, as report.json: the numbers, where each comes from, and their checks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from host.errors import UserError
+from isa.geometry import Geometry
+
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+RESOURCES = ("lut", "ff", "ebr", "dsp")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One frame of RTL simulation in steady state.
+
+    ``counters``: the perf counters by lower-case register name. ``layer_cycles``: cycles of each
+    layer, from the end of the one before; empty if unknown.
+    """
+
+    cycles: int
+    counters: Mapping[str, int]
+    layer_cycles: Sequence[int] = ()
+
+
+def share(part: float, whole: float) -> float | None:
+    """A ratio rounded to four digits, or None where there is nothing to divide by."""
+    return round(part / whole, 4) if whole else None
+
+
+def build_report(
+    *,
+    model: str,
+    geometry: Geometry,
+    checkpoint: Path,
+    metrics: Mapping[str, Any],
+    image_bytes: int,
+    compiled: Mapping[str, Any],
+    measured: Measured,
+    build: Any,
+) -> dict[str, Any]:
+    """report.json. ``compiled`` is the compiler's report, ``build`` a hw.build.BuildResult.
+
+    Accuracies are those that training measured on the whole test set and wrote into the
+    checkpoint's metrics; None if it has none.
+    """
+    peak = compiled["peak_binary_macs"] * measured.cycles
+    return {
+        "model": model,
+        "board": geometry.name,
+        "fmax_mhz": build.fmax_mhz,
+        "clock_mhz": build.clock_mhz,
+        "cycles_per_frame": measured.cycles,
+        "fps": round(build.clock_mhz * 1e6 / measured.cycles, 1),
+        "array_busy": share(measured.counters["array_busy"], measured.counters["binary_cycles"]),
+        "mac_utilisation": share(compiled["binary_macs"], peak),
+        "roofline_ratio": share(compiled["roofline"]["critical_path"], measured.cycles),
+        **{
+            name: {"used": build.utilisation[name][0], "available": build.utilisation[name][1]}
+            for name in RESOURCES
+        },
+        "image_bytes": image_bytes,
+        "accuracy_float": metrics.get("accuracy_float"),
+        "accuracy_integer": metrics.get("accuracy_integer"),
+        "checkpoint": str(checkpoint),
+        "tool_versions": dict(build.tool_versions),
+        "seed": build.seed,
+        # Beyond what other tools rely on: for the page, and for whoever wants to know more.
+        "estimated_cycles": compiled["estimate"]["cycles"],
+        "critical_path": compiled["roofline"]["critical_path"],
+        "counters": dict(measured.counters),
+        "layers": _layers(compiled, measured),
+        "memory": compiled["memory"],
+    }
+
+
+def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, Any]]:
+    """Estimated and simulated cycles of each layer, and what every unit has to do for it."""
+    estimates, roofline = compiled["estimate"]["layers"], compiled["roofline"]["layers"]
+    simulated = measured.layer_cycles or [None] * len(estimates)
+    return [
+        {
+            "name": row["name"],
+            "kind": row["kind"],
+            "cycles": cycles,
+            "estimate": estimate["cycles"],
+            "waits": estimate["waits"],
+            "phases": row["phases"],
+            "binary_macs": row["binary_macs"],
+        }
+        for row, estimate, cycles in zip(roofline, estimates, simulated, strict=True)
+    ]
+
+
+def find_reports(build: Path) -> list[Path]:
+    """Every build/MODEL/BOARD/report.json, in order of model and board."""
+    return sorted(build.glob(f"*/*/{REPORT_JSON}"))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report that an earlier build wrote. Raises UserError."""
+    try:
+        report = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"Report must exist before it can be written again, not be missing: {path}; build it "
+            f"with `rbonn bitstream`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"Report must be readable JSON, not {path}: {error}") from error
+    if not isinstance(report, dict) or "cycles_per_frame" not in report:
+        raise UserError(f"Report must be one that `rbonn bitstream` wrote, not {path}")
+    return report
