@@ -1,0 +1,350 @@
+"""The register file, the state machine of a frame, the perf counters and the watchdog.
+
+`Control` is the bus's only slave: it decodes the map of `isa.registers`. A read takes READ_CYCLES,
+a write two cycles; a word for a port waits until the port's queue has room, so that a master that
+gives up has not pushed it.
+"""
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.bus import BusSignature, MemoryWriteSignature
+from hw.source import IMAGE_ADDRESS_BITS
+from isa import image
+from isa.bits import WORD_BITS
+from isa.fixed import LOGIT_BITS
+from isa.registers import CONTROL, ErrorCode, Register, Source, State
+
+#: Levels of the core that are counted, in cycles, while a frame runs; in the registers' order.
+ACTIVITY = data.StructLayout(
+    {
+        "binary": 1,
+        "array_busy": 1,
+        "mac_busy": 1,
+        "wait_weights": 1,
+        "wait_input": 1,
+        "wait_post": 1,
+        "wait_load": 1,
+    }
+)
+ACTIVITY_REGISTERS = {
+    "binary": Register.BINARY_CYCLES,
+    "array_busy": Register.ARRAY_BUSY,
+    "mac_busy": Register.MAC_BUSY,
+    "wait_weights": Register.WAIT_WEIGHTS,
+    "wait_input": Register.WAIT_INPUT,
+    "wait_post": Register.WAIT_POST,
+    "wait_load": Register.WAIT_LOAD,
+}
+
+CLASS_BITS = 16
+
+
+class Window(enum.Enum, shape=3):
+    """Parts of the address space, by what answers there."""
+
+    NONE = 0  # reads 0, ignores writes
+    REGISTERS = 1
+    INPUT = 2
+    STREAM = 3
+    LOGITS = 4
+    IMAGE = 5
+
+
+class PortBuffer(wiring.Component):
+    """One word between bus and stream, so that only a word that was acknowledged is pushed."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "push": In(1),
+                "word": In(WORD_BITS),
+                "room": Out(1),
+                "stream": Out(stream.Signature(WORD_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.room.eq(~self.stream.valid)
+        with m.If(self.push):
+            m.d.sync += [self.stream.payload.eq(self.word), self.stream.valid.eq(1)]
+        with m.Elif(self.stream.ready):
+            m.d.sync += self.stream.valid.eq(0)
+        return m
+
+
+class Control(wiring.Component):
+    """What the host sees.
+
+    Members
+    -------
+    bus : In(BusSignature)
+    image_write : Out(MemoryWriteSignature)
+        To `RamSource.write`.
+    stream, input : Out(stream of 32-bit words)
+        To `LinkSource.stream`; to the input map. Emptied by `abort`; dropped in state ERROR.
+    source : Out(Source)
+        Changes only while nothing streams.
+    check, start : Out(1)
+        Strobes to the loader; `start` to the core as well.
+    abort : Out(1)
+        High for ABORT_CYCLES after an error or the host's ABORT: resets core, loader and sources.
+        Bus requests wait meanwhile.
+    checked, frame_ok, error, error_valid, classes : In
+        From the loader.
+    frame_done : In(1)
+        Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
+    progress : In(1)
+        Anything moved in core or loader: restarts the watchdog. A pushed word does so too.
+    activity : In(ACTIVITY)
+        Levels, counted from the start of the frame to its `frame_done`.
+    logit_address, logit_data
+        Read port of the logits: data follows the address by `logit_latency` cycles.
+    top_class, top_logit : In
+        The largest logits, largest first.
+    interrupt : Out(1)
+        Level: the state is READY, DONE or ERROR.
+    state : Out(State)
+
+    Logits and top-k read 0 in any state but DONE. Writing the image, or changing the source, makes
+    a checked image an unchecked one: the state is IDLE again.
+    """
+
+    ABORT_CYCLES = 4
+    WATCHDOG_CYCLES = 1 << 24
+
+    def __init__(self, *, geometry, logit_latency=2, watchdog_cycles=WATCHDOG_CYCLES):
+        if not isinstance(logit_latency, int) or logit_latency < 1:
+            raise ValueError(
+                f"Control logit_latency must be a positive integer, not {logit_latency!r}"
+            )
+        if not isinstance(watchdog_cycles, int) or not 0 < watchdog_cycles < 1 << WORD_BITS:
+            raise ValueError(
+                f"Control watchdog_cycles must be in 1..{(1 << WORD_BITS) - 1}, "
+                f"not {watchdog_cycles!r}"
+            )
+        self._geometry = geometry
+        self._watchdog_cycles = watchdog_cycles
+        self._read_cycles = logit_latency + 2  # address register, logits, read register
+        super().__init__(
+            {
+                "bus": In(BusSignature()),
+                "image_write": Out(MemoryWriteSignature(address_bits=IMAGE_ADDRESS_BITS)),
+                "stream": Out(stream.Signature(WORD_BITS)),
+                "input": Out(stream.Signature(WORD_BITS)),
+                "source": Out(Source),
+                "check": Out(1),
+                "start": Out(1),
+                "abort": Out(1),
+                "checked": In(1),
+                "frame_ok": In(1),
+                "error": In(ErrorCode),
+                "error_valid": In(1),
+                "classes": In(CLASS_BITS),
+                "frame_done": In(1),
+                "progress": In(1),
+                "activity": In(ACTIVITY),
+                "logit_address": Out(range(geometry.classes)),
+                "logit_data": In(signed(LOGIT_BITS)),
+                "top_class": In(data.ArrayLayout(CLASS_BITS, geometry.top_k)),
+                "top_logit": In(data.ArrayLayout(signed(LOGIT_BITS), geometry.top_k)),
+                "interrupt": Out(1),
+                "state": Out(State),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bus = self.bus
+        state = self.state
+
+        # The request, one cycle old: `age` counts the cycles it has been held.
+        age = Signal(range(self._read_cycles + 1))
+        window = Signal(Window)
+        address = Signal.like(bus.address)
+        commit = Signal()  # the one cycle in which a write takes effect
+        aborting = Signal(range(self.ABORT_CYCLES + 1))
+        m.submodules.input_port = input_port = PortBuffer()
+        m.submodules.stream_port = stream_port = PortBuffer()
+        room = Signal()
+        m.d.comb += [
+            commit.eq(bus.valid & bus.write & bus.ack),
+            room.eq(
+                ((window != Window.INPUT) | input_port.room)
+                & ((window != Window.STREAM) | stream_port.room)
+            ),
+        ]
+        m.d.sync += [address.eq(bus.address), window.eq(self._window(m)), bus.ack.eq(0), age.eq(0)]
+        with m.If(bus.valid & ~bus.ack & (aborting == 0)):
+            with m.If(age != self._read_cycles):
+                m.d.sync += age.eq(age + 1)
+            with m.Else():
+                m.d.sync += age.eq(age)
+            with m.If((age != 0) & bus.write & room):
+                m.d.sync += bus.ack.eq(1)
+            with m.If((age == self._read_cycles) & ~bus.write):
+                m.d.sync += bus.ack.eq(1)
+
+        # Ports and windows
+        m.d.comb += [
+            self.abort.eq(aborting != 0),
+            input_port.word.eq(bus.write_data),
+            stream_port.word.eq(bus.write_data),
+            # What is left of a frame that has failed must not reach the next one.
+            input_port.push.eq(commit & (window == Window.INPUT) & (state != State.ERROR)),
+            stream_port.push.eq(commit & (window == Window.STREAM) & (state != State.ERROR)),
+            self.image_write.valid.eq(commit & (window == Window.IMAGE)),
+            self.image_write.address.eq(address),
+            self.image_write.data.eq(bus.write_data),
+            self.logit_address.eq(address),
+        ]
+        for port, out in ((input_port.stream, self.input), (stream_port.stream, self.stream)):
+            m.d.comb += [
+                out.payload.eq(port.payload),
+                out.valid.eq(port.valid & ~self.abort),
+                port.ready.eq(out.ready | self.abort),
+            ]
+
+        # The state of the frame
+        error = Signal(ErrorCode)
+        frames = Signal(WORD_BITS)
+        finished = Signal()  # frame_done has come, frame_ok perhaps not yet
+        running = state == State.RUNNING
+        busy = Signal()
+        watchdog = Signal(WORD_BITS, init=self._watchdog_cycles)
+        patience = Signal(WORD_BITS)
+        starved = Signal()
+        command = data.View(CONTROL, bus.write_data[: CONTROL.size])
+        m.d.comb += [
+            busy.eq((state == State.CHECKING) | running),
+            self.interrupt.eq(
+                (state == State.READY) | (state == State.DONE) | (state == State.ERROR)
+            ),
+        ]
+        m.d.sync += [self.check.eq(0), self.start.eq(0)]
+        with m.If(aborting != 0):
+            m.d.sync += aborting.eq(aborting - 1)
+
+        def fail(code):
+            return [state.eq(State.ERROR), error.eq(code), aborting.eq(self.ABORT_CYCLES)]
+
+        with m.If((state == State.CHECKING) & self.checked):
+            m.d.sync += state.eq(State.READY)
+        with m.If(running):
+            with m.If(self.frame_done):
+                m.d.sync += finished.eq(1)
+            with m.If(finished & self.frame_ok):
+                m.d.sync += [state.eq(State.DONE), frames.eq(frames + 1)]
+        with m.If(busy & self.error_valid):
+            m.d.sync += fail(self.error)
+        with m.Elif(busy & starved):
+            m.d.sync += fail(ErrorCode.WATCHDOG)
+
+        # The host's commands come last: they win over what happens in the same cycle.
+        def register(number):
+            return commit & (window == Window.REGISTERS) & (address[:8] == number)
+
+        idle_image = (state == State.READY) | (state == State.DONE)
+        with m.If(self.image_write.valid & idle_image):
+            m.d.sync += state.eq(State.IDLE)  # what was checked is no longer what is there
+        with m.If(register(Register.SOURCE) & ~busy):
+            m.d.sync += self.source.eq(bus.write_data)
+            with m.If(idle_image):
+                m.d.sync += state.eq(State.IDLE)
+        with m.If(register(Register.WATCHDOG)):
+            m.d.sync += watchdog.eq(bus.write_data)
+        with m.If(register(Register.CONTROL)):
+            with m.If(command.abort):
+                m.d.sync += fail(ErrorCode.NONE)
+                m.d.sync += state.eq(State.IDLE)
+            with m.Elif(command.check & ~busy):
+                m.d.sync += [
+                    state.eq(State.CHECKING),
+                    error.eq(ErrorCode.NONE),
+                    self.check.eq(1),
+                ]
+            with m.Elif(command.start & idle_image):
+                m.d.sync += [
+                    state.eq(State.RUNNING),
+                    error.eq(ErrorCode.NONE),
+                    finished.eq(0),
+                    self.start.eq(1),
+                ]
+            with m.Elif(command.check | command.start):
+                m.d.sync += fail(ErrorCode.NOT_READY)
+
+        # Watchdog: counts down from the last sign of life
+        alive = ~busy | self.progress | input_port.push | stream_port.push
+        with m.If(alive):
+            m.d.sync += patience.eq(watchdog)
+        with m.Elif(patience != 0):
+            m.d.sync += patience.eq(patience - 1)
+        m.d.sync += starved.eq(~alive & (patience == 0))
+
+        # Perf counters stop with the core, so that they stay until the next start
+        counters = {Register.CYCLES: Signal(WORD_BITS, name="cycles")}
+        counting = running & ~finished
+        levels = {Register.CYCLES: Value.cast(1)}
+        for name, number in ACTIVITY_REGISTERS.items():
+            counters[number] = Signal(WORD_BITS, name=name)
+            levels[number] = self.activity[name]
+        for number, counter in counters.items():
+            # The level is registered: it comes from far, and a cycle more or less does not count.
+            level = Signal(name=f"{counter.name}_level")
+            m.d.sync += level.eq(levels[number] & counting)
+            with m.If(level):
+                m.d.sync += counter.eq(counter + 1)
+            with m.If(self.start):
+                m.d.sync += counter.eq(0)
+
+        # Reading
+        done = state == State.DONE
+        values = {
+            Register.ID: image.MAGIC,
+            Register.VERSION: image.VERSION,
+            Register.GEOMETRY: self._geometry.digest,
+            Register.STATUS: state,
+            Register.ERROR: error,
+            Register.FRAMES: frames,
+            Register.WATCHDOG: watchdog,
+            Register.CLASSES: self.classes,
+            Register.SOURCE: self.source,
+            **counters,
+        }
+        register_data = Signal(WORD_BITS)
+        with m.Switch(address[:8]):
+            for number, value in values.items():
+                with m.Case(number):
+                    m.d.comb += register_data.eq(Value.cast(value))
+            for i in range(self._geometry.top_k):
+                with m.Case(Register.TOP_CLASS + i):
+                    m.d.comb += register_data.eq(Mux(done, self.top_class[i], 0))
+                with m.Case(Register.TOP_LOGIT + i):
+                    m.d.comb += register_data.eq(Mux(done, self.top_logit[i], 0))
+        m.d.sync += bus.read_data.eq(0)
+        with m.Switch(window):
+            with m.Case(Window.REGISTERS):
+                m.d.sync += bus.read_data.eq(register_data)
+            with m.Case(Window.LOGITS):
+                m.d.sync += bus.read_data.eq(Mux(done, self.logit_data, 0))
+        return m
+
+    def _window(self, m):
+        """The window that the bus address lies in."""
+        address = self.bus.address
+        window = Signal(Window, name="window_here")
+        with m.If(address >= Register.IMAGE):
+            with m.If(address < Register.IMAGE + self._geometry.image_words):
+                m.d.comb += window.eq(Window.IMAGE)
+        with m.Elif(address >= Register.LOGITS):
+            with m.If(address < Register.LOGITS + self._geometry.classes):
+                m.d.comb += window.eq(Window.LOGITS)
+        with m.Elif(address < 1 << 8):
+            m.d.comb += window.eq(Window.REGISTERS)
+        with m.Elif(address == Register.INPUT):
+            m.d.comb += window.eq(Window.INPUT)
+        with m.Elif(address == Register.STREAM):
+            m.d.comb += window.eq(Window.STREAM)
+        return window

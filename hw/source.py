@@ -1,0 +1,172 @@
+"""Where the image comes from: a block RAM or the host link, behind one signature.
+
+`rewind` (one cycle) drops every word that was fetched and goes on at the word `address`; in the
+cycle after it, `words` offers nothing old. Otherwise `words` is an ordinary stream of 32-bit words.
+"""
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.bus import MemoryWriteSignature
+from isa.bits import WORD_BITS
+from isa.registers import Source
+
+#: Bits of a word address of the image, enough for every source.
+IMAGE_ADDRESS_BITS = 16
+
+
+class SourceSignature(wiring.Signature):
+    """As the source sees it."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "rewind": In(1),
+                "address": In(IMAGE_ADDRESS_BITS),
+                "words": Out(stream.Signature(WORD_BITS)),
+            }
+        )
+
+    def __eq__(self, other):
+        return type(other) is type(self)
+
+    def __repr__(self):
+        return "SourceSignature()"
+
+
+class RamSource(wiring.Component):
+    """A block RAM of `words` words that holds the whole image, written through `write`.
+
+    Streams one word a cycle; the first comes LATENCY cycles after `rewind`. After the last word of
+    the memory the stream just ends. A word that is written while it is being fetched may be read
+    old or new. `init` pre-fills the memory, for simulation; its instance is named `image_ram`.
+    """
+
+    LATENCY = 4  # from the rewind's cycle to the first word's: address, memory, register, queue
+    QUEUE = 8  # covers the latency, so that the stream has no bubbles; a power of two
+
+    def __init__(self, *, words, init=()):
+        if not isinstance(words, int) or not 1 <= words <= 1 << IMAGE_ADDRESS_BITS:
+            raise ValueError(
+                f"RAM source words must be in 1..{1 << IMAGE_ADDRESS_BITS}, not {words!r}"
+            )
+        if len(init) > words:
+            raise ValueError(f"RAM source init must be at most {words} words, not {len(init)}")
+        self.words = words
+        self._init = list(init)
+        super().__init__(
+            {
+                "write": In(MemoryWriteSignature(address_bits=IMAGE_ADDRESS_BITS)),
+                "image": Out(SourceSignature()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.image_ram = memory = Memory(shape=WORD_BITS, depth=self.words, init=self._init)
+        write = memory.write_port()
+        read = memory.read_port()
+        rewind = self.image.rewind
+        queue = fifo.SyncFIFO(width=WORD_BITS, depth=self.QUEUE)
+        m.submodules.queue = ResetInserter(rewind)(queue)
+
+        m.d.comb += [
+            write.en.eq(self.write.valid & (self.write.address < self.words)),
+            write.addr.eq(self.write.address),
+            write.data.eq(self.write.data),
+        ]
+
+        position = Signal(range(self.words + 1), init=self.words)
+        room = Signal(range(self.QUEUE + 1), init=self.QUEUE)  # queue places nobody fetches for
+        fetch = Signal()
+        take = Signal()
+        fetched = Signal()  # `read.data` is a word of the stream
+        word = Signal(WORD_BITS)  # a register behind the memory's output multiplexer
+        word_valid = Signal()
+        m.d.comb += [
+            fetch.eq((room != 0) & (position != self.words)),
+            read.addr.eq(position),
+            read.en.eq(fetch),
+            take.eq(self.image.words.valid & self.image.words.ready),
+            queue.w_data.eq(word),
+            queue.w_en.eq(word_valid),
+            self.image.words.payload.eq(queue.r_data),
+            self.image.words.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.image.words.ready),
+        ]
+        m.d.sync += [
+            position.eq(position + fetch),
+            room.eq(room - fetch + take),
+            fetched.eq(fetch),
+            word.eq(read.data),
+            word_valid.eq(fetched),
+        ]
+        with m.If(rewind):
+            m.d.sync += [
+                position.eq(Mux(self.image.address < self.words, self.image.address, self.words)),
+                room.eq(self.QUEUE),
+                fetched.eq(0),
+                word_valid.eq(0),
+            ]
+        return m
+
+
+class LinkSource(wiring.Component):
+    """Passes on the words that the host pushes into the STREAM port, in order.
+
+    It cannot go back: after `rewind`, whatever the address, the host has to send the words again.
+    Words that came before the rewind are dropped, so those of an aborted frame do no harm.
+    """
+
+    QUEUE = 16
+
+    def __init__(self):
+        super().__init__(
+            {
+                "stream": In(stream.Signature(WORD_BITS)),
+                "image": Out(SourceSignature()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        queue = fifo.SyncFIFO(width=WORD_BITS, depth=self.QUEUE)
+        m.submodules.queue = ResetInserter(self.image.rewind)(queue)
+        m.d.comb += [
+            queue.w_data.eq(self.stream.payload),
+            queue.w_en.eq(self.stream.valid),
+            self.stream.ready.eq(queue.w_rdy),
+            self.image.words.payload.eq(queue.r_data),
+            self.image.words.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.image.words.ready),
+        ]
+        return m
+
+
+class SourceMux(wiring.Component):
+    """Connects the source that `select` names. `select` changes only while nothing streams."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "select": In(Source),
+                "ram": In(SourceSignature()),
+                "link": In(SourceSignature()),
+                "image": Out(SourceSignature()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        for source, port in ((Source.RAM, self.ram), (Source.LINK, self.link)):
+            m.d.comb += port.address.eq(self.image.address)
+            with m.If(self.select == source):
+                m.d.comb += [
+                    port.rewind.eq(self.image.rewind),
+                    port.words.ready.eq(self.image.words.ready),
+                    self.image.words.valid.eq(port.words.valid),
+                    self.image.words.payload.eq(port.words.payload),
+                ]
+        return m
