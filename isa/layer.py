@@ -24,9 +24,9 @@ from amaranth.lib import data, enum
 from isa.fixed import BIAS2_BITS, M_BITS, N_BITS, SHIFT_BITS, SLOPE_BITS, THRESHOLD_BITS
 
 ADDRESS_BITS = 18
-STRIDE_BITS = 16
+STRIDE_BITS = 15
 SIZE_BITS = 10
-PIXEL_BITS = 12
+PIXEL_BITS = 11
 
 
 class LayerKind(enum.Enum, shape=3):
@@ -56,20 +56,20 @@ LAYER = data.StructLayout(
         "pad": 2,  # rows above the map
         "pad_x": PIXEL_BITS,  # pad * src_pixel: source units left of the map
         "kernel_rows": 3,  # steps: kernel_rows * inner
-        "inner": SIZE_BITS + 1,  # steps along a kernel row; pool, mean: words of L channels a pixel
+        "inner": SIZE_BITS,  # steps along a kernel row; pool, mean: words of L channels a pixel
         "channel_words": 5,  # binary: words a pixel; a step with n % channel_words == 0 counts
         "channels": SIZE_BITS + 1,  # ... this many valid bits
         "frame_bytes": ADDRESS_BITS,  # stem: bytes of an input frame, in_height * row_length
         "in_channels": 3,  # stem: the border value of tap t at step n is [(n*T + t) % in_channels]
         "border": 32,  # four bytes, channel 0 in the least significant
         # loops
-        "tiles": 9,
-        "blocks": 14,
+        "tiles": 8,
+        "blocks": 12,
         "block": 5,  # pixels of a block, 1..16
         "last_block": 5,  # pixels of the last one
         "out_width": SIZE_BITS,  # convolution output, before any max-pool
         "out_height": SIZE_BITS,
-        "last_groups": 7,  # words of L channels in the last tile
+        "last_groups": 6,  # words of L channels in the last tile
         # destination
         "dst_base": ADDRESS_BITS,  # residual map, in words of L channels
         "dst_row": STRIDE_BITS,
