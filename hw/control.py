@@ -17,9 +17,9 @@ from isa.fixed import LOGIT_BITS
 from isa.registers import CONTROL, ErrorCode, Register, Source, State
 
 #: Levels of the core that are counted, in cycles, while a frame runs; in the registers' order.
-ACTIVITY = data.StructLayout(
+PERF = data.StructLayout(
     {
-        "binary": 1,
+        "binary_layer": 1,
         "array_busy": 1,
         "mac_busy": 1,
         "wait_weights": 1,
@@ -28,8 +28,8 @@ ACTIVITY = data.StructLayout(
         "wait_load": 1,
     }
 )
-ACTIVITY_REGISTERS = {
-    "binary": Register.BINARY_CYCLES,
+PERF_REGISTERS = {
+    "binary_layer": Register.BINARY_CYCLES,
     "array_busy": Register.ARRAY_BUSY,
     "mac_busy": Register.MAC_BUSY,
     "wait_weights": Register.WAIT_WEIGHTS,
@@ -98,7 +98,7 @@ class Control(wiring.Component):
         Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
     progress : In(1)
         Anything moved in core or loader: restarts the watchdog. A pushed word does so too.
-    activity : In(ACTIVITY)
+    perf : In(PERF)
         Levels, counted from the start of the frame to its `frame_done`.
     logit_address, logit_data
         Read port of the logits: data follows the address by `logit_latency` cycles.
@@ -145,7 +145,7 @@ class Control(wiring.Component):
                 "classes": In(CLASS_BITS),
                 "frame_done": In(1),
                 "progress": In(1),
-                "activity": In(ACTIVITY),
+                "perf": In(PERF),
                 "logit_address": Out(range(geometry.classes)),
                 "logit_data": In(signed(LOGIT_BITS)),
                 "top_class": In(data.ArrayLayout(CLASS_BITS, geometry.top_k)),
@@ -287,9 +287,9 @@ class Control(wiring.Component):
         counters = {Register.CYCLES: Signal(WORD_BITS, name="cycles")}
         counting = running & ~finished
         levels = {Register.CYCLES: Value.cast(1)}
-        for name, number in ACTIVITY_REGISTERS.items():
+        for name, number in PERF_REGISTERS.items():
             counters[number] = Signal(WORD_BITS, name=name)
-            levels[number] = self.activity[name]
+            levels[number] = self.perf[name]
         for number, counter in counters.items():
             # The level is registered: it comes from far, and a cycle more or less does not count.
             level = Signal(name=f"{counter.name}_level")

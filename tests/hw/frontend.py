@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature
-from hw.control import ACTIVITY, CLASS_BITS, Control
+from hw.control import PERF, CLASS_BITS, Control
 from hw.loader import Loader
 from hw.source import LinkSource, RamSource, SourceMux
 from isa import checked, image
@@ -34,7 +34,7 @@ class Frontend(wiring.Component):
                 "input": Out(stream.Signature(32)),
                 "frame_done": In(1),
                 "progress": In(1),
-                "activity": In(ACTIVITY),
+                "perf": In(PERF),
                 "logit_address": Out(range(geometry.classes)),
                 "logit_data": In(signed(LOGIT_BITS)),
                 "top_class": In(data.ArrayLayout(CLASS_BITS, geometry.top_k)),
@@ -76,7 +76,7 @@ class Frontend(wiring.Component):
             control.classes.eq(loader.classes),
             control.progress.eq(loader.progress | self.progress),
             control.frame_done.eq(self.frame_done),
-            control.activity.eq(self.activity),
+            control.perf.eq(self.perf),
             control.logit_data.eq(self.logit_data),
             control.top_class.eq(self.top_class),
             control.top_logit.eq(self.top_logit),
