@@ -6,7 +6,7 @@ from typing import Any
 from host.errors import UserError
 from host.html import render
 from host.models import shipped_images
-from host.report import REPORT_HTML, REPORT_JSON, Measured, build_report
+from host.report import REPORT_HTML, REPORT_JSON, LayerMeasured, Measured, build_report
 from isa.geometry import Geometry
 from isa.image import Image
 
@@ -84,14 +84,8 @@ def measure(geometry: Geometry, image: Image, *, simulator: str = "verilator") -
     images = shipped_images(image.info.input_shape, SIMULATED_FRAMES)
     result = simulate(geometry, image, images.pixels, simulator=simulator)
     if result.mismatches:
-        raise UserError(f"Gateware must equal the golden model, but: {first_difference(result)}")
-    return Measured(
-        cycles=int(result.cycles[-1]),
-        counters={name: int(value) for name, value in result.counters[-1].items()},
-        layer_cycles=[int(value) for value in result.layer_cycles[-1]],
-    )
-
-
-def first_difference(result: Any) -> str:
-    """One line for a simulation that differs."""
-    return f"{result.differences[0]} ({result.mismatches} values differ)"
+        raise UserError(f"Gateware must equal the golden model, but: {result.first}")
+    layers = [LayerMeasured(layer.cycles, layer.activity) for layer in result.layer_cycles[-1]]
+    counters = dict(result.counters[-1])
+    counters["binary_cycles"] = counters.pop("binary_layer")  # the register's name
+    return Measured(result.cycles[-1], counters, layers)

@@ -65,11 +65,20 @@ def _sections(report: Report) -> list[str]:
         sections.append(
             _section(
                 "Roofline by layer",
-                "Bar: cycles of the layer. Ticks: what each unit alone would need for it; the "
-                "rightmost tick is the bound that no schedule can beat.",
+                "Bar: cycles of the layer. Ticks: what each unit alone would need for it; the bar "
+                "cannot end before the last of them. Only the stream's may lie beyond it: weights "
+                "arrive while earlier layers are computed.",
                 charts.legend([u for u in charts.UNITS if any(r.bounds.get(u) for r in rows)]),
                 charts.layers(rows, "Cycles of each layer, and what bounds them"),
                 _layer_table(layers),
+            )
+        )
+    if any(layer.get("activity") for layer in layers):
+        sections.append(
+            _section(
+                "Where the cycles of each layer went",
+                "Counted in simulation; activities of different units may overlap.",
+                _activity_table(layers),
             )
         )
     if counters:
@@ -136,6 +145,16 @@ def _layer_table(layers: Sequence[Mapping[str, Any]]) -> str:
             _number(layer.get("estimate")),
             *(_number(layer["phases"].get(unit)) for unit in charts.UNITS),
         ]
+        for layer in layers
+    ]
+    return _table(head, rows)
+
+
+def _activity_table(layers: Sequence[Mapping[str, Any]]) -> str:
+    names = list(layers[0]["activity"])
+    head = ["layer", "cycles", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [layer["name"], _number(layer["cycles"]), *(_number(layer["activity"][n]) for n in names)]
         for layer in layers
     ]
     return _table(head, rows)

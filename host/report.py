@@ -15,16 +15,24 @@ RESOURCES = ("lut", "ff", "ebr", "dsp")
 
 
 @dataclass(frozen=True)
+class LayerMeasured:
+    """Cycles of a layer from the end of the one before, and how many of them each activity took."""
+
+    cycles: int
+    activity: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Measured:
     """One frame of RTL simulation in steady state.
 
-    ``counters``: the perf counters by lower-case register name. ``layer_cycles``: cycles of each
-    layer, from the end of the one before; empty if unknown.
+    ``counters``: the perf counters by lower-case register name. ``layers``: in order of execution;
+    empty if unknown.
     """
 
     cycles: int
     counters: Mapping[str, int]
-    layer_cycles: Sequence[int] = ()
+    layers: Sequence[LayerMeasured] = ()
 
 
 def share(part: float, whole: float) -> float | None:
@@ -81,18 +89,19 @@ def build_report(
 def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, Any]]:
     """Estimated and simulated cycles of each layer, and what every unit has to do for it."""
     estimates, roofline = compiled["estimate"]["layers"], compiled["roofline"]["layers"]
-    simulated = measured.layer_cycles or [None] * len(estimates)
+    simulated = measured.layers or [None] * len(estimates)
     return [
         {
             "name": row["name"],
             "kind": row["kind"],
-            "cycles": cycles,
+            "cycles": None if found is None else found.cycles,
+            "activity": {} if found is None else dict(found.activity),
             "estimate": estimate["cycles"],
             "waits": estimate["waits"],
             "phases": row["phases"],
             "binary_macs": row["binary_macs"],
         }
-        for row, estimate, cycles in zip(roofline, estimates, simulated, strict=True)
+        for row, estimate, found in zip(roofline, estimates, simulated, strict=True)
     ]
 
 

@@ -25,8 +25,10 @@ def folder(tmp_path_factory):
     write_checkpoint(path / "net.safetensors", *random_checkpoint(NETWORK))
     np.savez(path / "frames.npz", images=FRAMES, labels=np.arange(len(FRAMES)))
     status = cli.main(
-        ["compile", "--model", "tiny", "--checkpoint", str(path / "net.safetensors")]
-        + ["--board", "tiny", "-o", str(path / "net.img")]
+        [
+            *("compile", "--model", "tiny", "--checkpoint", str(path / "net.safetensors")),
+            *("--board", "tiny", "-o", str(path / "net.img")),
+        ]
     )
     assert status == 0
     return path

@@ -1,0 +1,157 @@
+"""report.json and its page, from a compiled network and a build that is made up."""
+
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+
+from compiler.pipeline import compile_tensors
+from host.errors import UserError
+from host.html import percent, render
+from host.report import LayerMeasured, Measured, build_report, find_reports, read_report
+from isa.geometry import ULX3S_25F
+from tests.networks import random_checkpoint, small_network
+
+COUNTERS = {
+    "cycles": 10_000,
+    "binary_cycles": 8_000,
+    "array_busy": 7_200,
+    "mac_busy": 900,
+    "wait_weights": 300,
+    "wait_input": 0,
+    "wait_post": 120,
+    "wait_load": 40,
+}
+BUILD = SimpleNamespace(
+    fmax_mhz=72.5,
+    clock_mhz=60.0,
+    seed=3,
+    utilisation={"lut": (9000, 24288), "ff": (9500, 24288), "ebr": (40, 56), "dsp": (20, 28)},
+    tool_versions={"amaranth": "0.5.10"},
+)
+KEYS = (
+    "model board fmax_mhz clock_mhz cycles_per_frame fps array_busy mac_utilisation roofline_ratio "
+    "lut ff ebr dsp image_bytes accuracy_float accuracy_integer checkpoint tool_versions seed"
+)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_tensors(*random_checkpoint(small_network("three-stages")), ULX3S_25F)
+
+
+@pytest.fixture
+def report(compiled, tmp_path):
+    return build_report(
+        model="three<stages>",
+        geometry=ULX3S_25F,
+        checkpoint=tmp_path / "net.safetensors",
+        metrics={"accuracy_float": 0.91, "accuracy_integer": 0.9087},
+        image_bytes=4 * len(compiled.image.words),
+        compiled=compiled.report,
+        measured=Measured(10_000, COUNTERS),
+        build=BUILD,
+    )
+
+
+def test_every_number_that_other_tools_rely_on(report, compiled):
+    assert set(KEYS.split()) <= set(report)
+    assert report["fps"] == 6000.0  # 60 MHz / 10,000 cycles
+    assert report["array_busy"] == 0.9
+    assert report["lut"] == {"used": 9000, "available": 24288}
+    assert report["image_bytes"] == compiled.report["image"]["bytes"]
+    assert (report["accuracy_float"], report["accuracy_integer"]) == (0.91, 0.9087)
+    # 16 x 32 binary products a cycle are the peak.
+    useful = sum(layer["binary_macs"] for layer in report["layers"])
+    assert report["mac_utilisation"] == pytest.approx(useful / (512 * 10_000), abs=1e-4)
+    path = compiled.report["roofline"]["critical_path"]
+    assert report["roofline_ratio"] == pytest.approx(path / 10_000, abs=1e-4)
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_layer_cycles_are_simulated_where_known(compiled, report):
+    names = [layer["name"] for layer in compiled.report["layers"]]
+    assert [layer["name"] for layer in report["layers"]] == names
+    assert all(layer["cycles"] is None for layer in report["layers"])
+    layers = [LayerMeasured(count, {"array_busy": 7}) for count in range(1, len(names) + 1)]
+    measured = Measured(10_000, COUNTERS, layers)
+    again = build_report(
+        model="x", geometry=ULX3S_25F, checkpoint="x", metrics={}, image_bytes=4,
+        compiled=compiled.report, measured=measured, build=BUILD,
+    )  # fmt: skip
+    assert [layer["cycles"] for layer in again["layers"]] == list(range(1, len(names) + 1))
+    assert again["layers"][0]["activity"] == {"array_busy": 7}
+    assert "Where the cycles of each layer went" in render(again)
+    assert again["accuracy_integer"] is None
+    assert "not measured" in render(again)
+
+
+class Checker(HTMLParser):
+    """Every element is closed, nothing is fetched."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.names = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        assert not {"src", "href", "xlink:href"} & {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.names.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_complete_and_self_contained(report):
+    page = render(report)
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert "script" not in checker.names
+    assert "@@" not in page
+    assert "http" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "three&lt;stages&gt; on ulx3s-25f" in page
+    for text in ("6,000", "72.5 MHz", "90.87%", "Roofline by layer", "Memory map", "seed 3"):
+        assert text in page
+
+
+def test_charts_are_well_formed_and_inside_their_box(report):
+    page = render(report)
+    charts = [part.split("</svg>")[0] + "</svg>" for part in page.split("<svg")[1:]]
+    assert len(charts) == 5
+    for chart in charts:
+        root = ET.fromstring("<svg" + chart)
+        width, height = (float(value) for value in root.get("viewBox").split()[2:])
+        for rect in root.iter("rect"):
+            x, y, w, h = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+            assert -2 <= x <= x + w <= width + 2
+            assert -3 <= y <= y + h <= height + 3
+
+
+def test_percent():
+    assert percent(0.12345) == "12.3%"
+    assert percent(None) == "not measured"
+
+
+def test_reading_reports(tmp_path, report):
+    path = tmp_path / "net" / "ulx3s-25f" / "report.json"
+    with pytest.raises(UserError, match="must exist before it can be written again"):
+        read_report(path)
+    path.parent.mkdir(parents=True)
+    for content in ("", "{", "[]", '{"a": 1}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"not {path}"):
+            read_report(path)
+    path.write_text(json.dumps(report))
+    assert read_report(path) == report
+    assert find_reports(tmp_path) == [path]
