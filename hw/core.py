@@ -20,6 +20,7 @@ from isa.fixed import LOGIT_BITS, RESIDUAL_BITS
 from isa.geometry import Geometry
 from isa.layer import ADDRESS_BITS, CHANNEL, LAYER, SIZE_BITS, LayerKind
 
+
 def trace_signature(geometry: Geometry) -> wiring.Signature:
     """Every write to a map, for comparison with the golden model. Only the simulation connects it."""
     lanes = geometry.post_lanes
@@ -41,6 +42,7 @@ def trace_signature(geometry: Geometry) -> wiring.Signature:
             "layer": Out(8),
             "kind": Out(LayerKind),
             "frame_done": Out(1),
+            "perf": Out(PERF),
         }
     )
 
@@ -315,5 +317,6 @@ class Core(wiring.Component):
             trace.layer.eq(sequencer.index),
             trace.kind.eq(layer.kind),
             trace.frame_done.eq(sequencer.frame_done),
+            trace.perf.eq(self.perf),
         ]
         return m

@@ -1,13 +1,14 @@
 """The trace of a simulated core: what it wrote to its memories, layer by layer, as a text file.
 
-One line for each write, one at the end of each layer and of each frame; numbers in hexadecimal but
-for the decimal ``index`` and ``cycle``. ``cycle`` counts clock cycles since reset.
+One line for each write, in hexadecimal; one, in decimal, at the end of each layer and each frame.
+``cycle`` counts clock cycles since reset.
 
     R address data              residual map: a word of L residuals, 9 bits each, lane 0 lowest
     B address sub_word data     bit map: M sign bits, sub-word ``sub_word`` of a K-bit word
     F address data              features: a word of L sums, 16 bits each
     L address data              logits: a word of L, 24 bits each, from class address * L on
-    E index kind cycle          the layer has ended: all lines since the last E are its writes
+    E index kind cycle counts   the layer has ended: all lines since the last E are its writes.
+                                ``counts``: cycles since then of each of ``ACTIVITIES``, in order
     D cycle                     the frame has ended
 """
 
@@ -18,6 +19,17 @@ from enum import Enum
 from isa.fixed import FEATURE_BITS, LOGIT_BITS
 from isa.geometry import Geometry
 from isa.layer import LayerKind
+
+#: What the perf counters count, too: see the registers of these names in `isa.registers`.
+ACTIVITIES = (
+    "binary_layer",
+    "array_busy",
+    "mac_busy",
+    "wait_weights",
+    "wait_input",
+    "wait_post",
+    "wait_load",
+)
 
 
 class TraceError(ValueError):
@@ -52,12 +64,13 @@ class WriteRecord:
 
 @dataclass
 class LayerRecord:
-    """One layer: what it wrote, and the cycle of its end."""
+    """One layer: what it wrote, the cycle of its end, and cycles by activity."""
 
     index: int
     kind: LayerKind
     cycle: int
     writes: dict[Memory, WriteRecord]
+    activity: dict[str, int]
 
 
 @dataclass
@@ -94,8 +107,9 @@ def read_trace(lines: Iterable[str], geometry: Geometry) -> list[FrameRecord]:
                 address, data = (int(value, 16) for value in values)
                 record, limit = records[kind]
             elif kind == "E":
-                index, layer_kind, cycle = (int(value) for value in values)
-                layers.append(LayerRecord(index, LayerKind(layer_kind), cycle, writes))
+                index, layer_kind, cycle, *counts = (int(value) for value in values)
+                activity = dict(zip(ACTIVITIES, counts, strict=True))
+                layers.append(LayerRecord(index, LayerKind(layer_kind), cycle, writes, activity))
                 writes = _no_writes()
                 records = {memory.value: (writes[memory], limits[memory]) for memory in Memory}
                 continue
@@ -134,5 +148,6 @@ def write_trace(frames: Iterable[FrameRecord], geometry: Geometry) -> Iterator[s
                         word, sub_word = divmod(address, geometry.sub_words)
                         where = f"{word:x} {sub_word:x}"
                     yield f"{memory.value} {where} {data:x}"
-            yield f"E {layer.index} {layer.kind.value} {layer.cycle}"
+            counts = " ".join(str(layer.activity[name]) for name in ACTIVITIES)
+            yield f"E {layer.index} {layer.kind.value} {layer.cycle} {counts}"
         yield f"D {frame.cycle}"

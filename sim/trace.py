@@ -6,6 +6,7 @@ other. The first difference is named by frame, layer, pixel and channel.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from isa import bits
 from isa.fixed import FEATURE_BITS, LOGIT_BITS, RESIDUAL_BITS, IntArray
 from isa.geometry import Geometry
 from isa.layer import LayerKind
-from isa.trace import FrameRecord, LayerRecord, Memory, WriteRecord
+from isa.trace import ACTIVITIES, FrameRecord, LayerRecord, Memory, WriteRecord
 from sim.golden import GoldenFrame, LayerTrace, Writes
 
 #: Width of a value, and whether it is signed.
@@ -33,21 +34,25 @@ class Difference:
     frame: int
     layer: int
     kind: LayerKind
-    memory: Memory
-    row: int
-    column: int
-    channel: int
-    address: int
     expected: str
     found: str
+    memory: Memory | None = None  # None: the layer as a whole
+    row: int = -1  # -1: an address that has no pixel
+    column: int = -1
+    channel: int = -1
+    address: int = -1
 
     def __str__(self) -> str:
-        return (
-            f"Frame {self.frame}, layer {self.layer} ({self.kind.name.lower()}), "
-            f"{self.memory.name.lower()} at pixel ({self.row}, {self.column}), channel "
-            f"{self.channel} (address {self.address:#x}): expected {self.expected}, found "
-            f"{self.found}"
+        where = f"Frame {self.frame}, layer {self.layer} ({self.kind.name.lower()})"
+        what = f": expected {self.expected}, found {self.found}"
+        if self.memory is None:
+            return where + what
+        place = (
+            f"pixel ({self.row}, {self.column}), channel {self.channel} (address {self.address:#x})"
         )
+        if self.row < 0:
+            place = f"address {self.address:#x}"
+        return f"{where}, {self.memory.name.lower()} at {place}{what}"
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,26 @@ def compare_frame(
     kept: list[Difference] = []
     for index, layer in enumerate(expected.layers):
         record = found.layers[index] if index < len(found.layers) else None
-        if record is not None and (record.index, record.kind) != (layer.index, layer.kind):
-            record = None
+        values = sum(writes.data.size for writes in expected_writes(layer).values())
+        compared += values
+        if record is None or (record.index, record.kind) != (layer.index, layer.kind):
+            mismatches += values
+            other = _layer_name(record)
+            kept.append(Difference(number, layer.index, layer.kind, "this layer", other))
+            continue
         for memory in Memory:
             writes = expected_writes(layer).get(memory)
-            written = WriteRecord() if record is None else record.writes[memory]
-            differences = _Differences(geometry, number, layer, memory, writes, written)
-            compared += 0 if writes is None else writes.data.size
-            mismatches += differences.count
-            kept += list(differences)[: keep - len(kept)]
+            wrong = _Differences(geometry, number, layer, memory, writes, record.writes[memory])
+            mismatches += wrong.count
+            kept += islice(wrong, keep)
     for extra in found.layers[len(expected.layers) :]:
         mismatches += 1
-        kept += [_extra_layer(number, extra)][: keep - len(kept)]
-    return Comparison(compared, mismatches, tuple(kept))
+        kept.append(Difference(number, extra.index, extra.kind, "no layer", "one more"))
+    return Comparison(compared, mismatches, tuple(kept[:keep]))
 
 
-def _extra_layer(number: int, record: LayerRecord) -> Difference:
-    return Difference(
-        number, record.index, record.kind, Memory.RESIDUAL, 0, 0, 0, 0, "no layer", "one more"
-    )
+def _layer_name(record: LayerRecord | None) -> str:
+    return "none" if record is None else f"layer {record.index} ({record.kind.name.lower()})"
 
 
 class _Differences:
@@ -140,12 +146,15 @@ class _Differences:
             for word, lane in np.argwhere(self._wrong):
                 yield self._difference(self._expected, int(word), int(lane))
         for position in self._unexpected:
-            layer, address = self._layer, self._found.addresses[position]
-            found = f"{self._found.data[position]:#x}"
             yield Difference(
-                self._frame, layer.index, layer.kind, self._memory, -1, -1, -1, address,
-                "no write", found,
-            )  # fmt: skip
+                frame=self._frame,
+                layer=self._layer.index,
+                kind=self._layer.kind,
+                memory=self._memory,
+                address=self._found.addresses[position],
+                expected="no write",
+                found=f"{self._found.data[position]:#x}",
+            )
 
     def _difference(self, expected: Writes, word: int, lane: int) -> Difference:
         places, layer, times = expected.places, self._layer, self._times[word]
@@ -193,7 +202,8 @@ def record_of(geometry: Geometry, frame: GoldenFrame) -> FrameRecord:
             addresses = [int(address) for address in expected.places.addresses]
             writes[memory] = WriteRecord(addresses, pack(geometry, memory, expected.data))
         cycle += max(len(record.addresses) for record in writes.values())
-        layers.append(LayerRecord(layer.index, layer.kind, cycle, writes))
+        activity = dict.fromkeys(ACTIVITIES, 0)
+        layers.append(LayerRecord(layer.index, layer.kind, cycle, writes, activity))
     return FrameRecord(layers, cycle + 1)
 
 

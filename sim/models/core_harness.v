@@ -1,0 +1,94 @@
+// Simulation top: the accelerator with clock and reset, its trace written to a file.
+//
+// The bus and the interrupt are the bench's; +trace=PATH names the trace file, in the format of
+// isa/trace.py. Macros give the widths: POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS, WORD_BITS.
+`timescale 1ns / 1ps
+
+module core_harness (
+    input wire bus__valid,
+    input wire [`BUS_ADDRESS_BITS-1:0] bus__address,
+    input wire bus__write,
+    input wire [31:0] bus__write_data,
+    output wire bus__ack,
+    output wire [31:0] bus__read_data,
+    output wire interrupt
+);
+    wire clk, rst;
+    wire [63:0] cycles;
+    sim_clock clock (.clk(clk), .rst(rst), .cycles(cycles));
+
+    wire write_residual, write_bits, write_feature, write_logits, layer_done, frame_done;
+    wire [`ADDRESS_BITS-1:0] residual_address, bit_address;
+    wire [9*`POST_LANES-1:0] residual;
+    wire [7:0] sub_word, layer;
+    wire [`LANES-1:0] bits;
+    wire [`WORD_BITS-1:0] word;
+    wire [16*`POST_LANES-1:0] feature;
+    wire [24*`POST_LANES-1:0] logits;
+    wire [2:0] kind;
+    wire [6:0] perf;
+
+    accelerator dut (
+        .clk(clk),
+        .rst(rst),
+        .bus__valid(bus__valid),
+        .bus__address(bus__address),
+        .bus__write(bus__write),
+        .bus__write_data(bus__write_data),
+        .bus__ack(bus__ack),
+        .bus__read_data(bus__read_data),
+        .interrupt(interrupt),
+        .trace__write_residual(write_residual),
+        .trace__residual_address(residual_address),
+        .trace__residual(residual),
+        .trace__write_bits(write_bits),
+        .trace__bit_address(bit_address),
+        .trace__sub_word(sub_word),
+        .trace__bits(bits),
+        .trace__write_feature(write_feature),
+        .trace__write_logits(write_logits),
+        .trace__word(word),
+        .trace__feature(feature),
+        .trace__logits(logits),
+        .trace__layer_done(layer_done),
+        .trace__layer(layer),
+        .trace__kind(kind),
+        .trace__frame_done(frame_done),
+        .trace__perf(perf)
+    );
+
+    integer file;
+    reg [8*4096-1:0] path;
+    initial begin
+        file = 0;
+        if ($value$plusargs("trace=%s", path)) begin
+            file = $fopen(path, "w");
+            if (file == 0) begin
+                $display("Error: cannot open trace file %0s", path);
+                $fatal(1);
+            end
+        end
+    end
+
+    // Cycles of each activity since the end of the last layer.
+    reg [31:0] counts [0:6];
+    integer i;
+    initial for (i = 0; i < 7; i = i + 1) counts[i] = 0;
+    always @(posedge clk)
+        if (!rst)
+            for (i = 0; i < 7; i = i + 1)
+                counts[i] <= (layer_done || frame_done ? 32'd0 : counts[i]) + {31'd0, perf[i]};
+
+    // A signal that is x counts as set: the reader refuses the line.
+    always @(posedge clk)
+        if (!rst && file != 0) begin
+            if (write_residual !== 1'b0) $fdisplay(file, "R %0h %0h", residual_address, residual);
+            if (write_bits !== 1'b0) $fdisplay(file, "B %0h %0h %0h", bit_address, sub_word, bits);
+            if (write_feature !== 1'b0) $fdisplay(file, "F %0h %0h", word, feature);
+            if (write_logits !== 1'b0) $fdisplay(file, "L %0h %0h", word, logits);
+            if (layer_done !== 1'b0)
+                $fdisplay(file, "E %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d", layer, kind, cycles,
+                    counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6]);
+            if (frame_done !== 1'b0) $fdisplay(file, "D %0d", cycles);
+        end
+endmodule

@@ -1,0 +1,258 @@
+"""Runs images through the RTL of a whole core and compares every layer with the golden model."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw.accelerator import Accelerator
+from isa import layer, registers
+from isa.fixed import IntArray
+from isa.geometry import Geometry
+from isa.image import Image
+from isa.trace import FrameRecord, TraceError, read_trace
+from sim.golden import Golden, GoldenFrame
+from sim.harness import MODELS
+from sim.session import Job
+from sim.simulator import BUILD_ROOT, Built, SimulationError, build
+from sim.trace import compare_frame
+from sim.verilog import to_verilog
+
+HARNESS = "core_harness"
+DESIGN = "accelerator"
+BUS_PORTS = ("valid", "address", "write", "write_data", "ack", "read_data")
+PORTS = ("clk", "rst", "interrupt", *(f"bus__{name}" for name in BUS_PORTS))
+
+#: One frame as the session reports it: logits, top, counters.
+Result = dict[str, Any]
+
+#: Differences that a result describes; the others are counted.
+KEEP = 10
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """How the host behaves: idle gaps of a kind of `sim.handshake`, seeded, between bus words;
+    ``late_input`` starts every frame before its input arrives."""
+
+    kind: str = "none"
+    seed: int = 0
+    late_input: bool = False
+
+
+@dataclass(frozen=True)
+class LayerCycles:
+    """What a layer took: its cycles, from the end of the one before, and cycles by activity."""
+
+    index: int
+    kind: layer.LayerKind
+    cycles: int
+    activity: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SimResult:
+    """What the core computed, and how that compares with the golden model.
+
+    ``logits``: int64 (N, classes), as read over the bus. ``cycles`` and ``counters``: perf counters
+    of each frame. ``top``: for each frame (class, logit) of the largest logits. ``layers``: layers
+    of the image; ``layer_cycles``: for each frame what each of them took.
+    """
+
+    logits: IntArray
+    top: list[list[tuple[int, int]]]
+    cycles: list[int]
+    counters: list[dict[str, int]]
+    layers: int
+    layer_cycles: list[list[LayerCycles]]
+    compared_values: int
+    mismatches: int
+    differences: list[str]
+
+    @property
+    def first(self) -> str | None:
+        """The first difference in words, if there is one."""
+        return self.differences[0] if self.differences else None
+
+
+def simulate(
+    geometry: Geometry,
+    image: Image,
+    frames: npt.NDArray[np.uint8],
+    *,
+    simulator: str = "verilator",
+    netlist: Sequence[Path] | None = None,
+    stalls: Stalls | None = None,
+    source: str = "ram",
+    folder: Path | None = None,
+    timeout_s: float = 3600.0,
+) -> SimResult:
+    """Runs ``frames``, uint8 (N, H, W, C), through the core and compares all that it writes.
+
+    ``netlist``: Verilog files with a module ``accelerator`` to simulate in place of the RTL, and
+    the cells in it. ``source``: where the image comes from, "ram" or "link". ``folder`` keeps
+    trace, log and job; otherwise they go, unless the simulation fails.
+    Raises GoldenError for an image that cannot be executed, SimulationError where the simulation
+    fails, and ValueError for frames that do not fit the image.
+    """
+    frames = np.asarray(frames)
+    golden = Golden(geometry, image)
+    if not len(frames):
+        raise ValueError("Frames must be at least one, not none")
+    built = core_build(geometry, simulator, tuple(netlist or ()))
+    temporary = folder is None
+    if folder is None:
+        BUILD_ROOT.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=BUILD_ROOT))
+    folder = folder.resolve()
+    expected = [golden.run(frame) for frame in frames]
+    results = _run(built, geometry, image, frames, stalls or Stalls(), source, folder, timeout_s)
+    trace = folder / "trace.txt"
+    try:
+        with trace.open() as lines:
+            records = read_trace(lines, geometry)
+    except TraceError as error:
+        raise SimulationError(f"{error}; the trace is {trace}") from error
+    if temporary:
+        shutil.rmtree(folder)
+    return collect(geometry, expected, records, results)
+
+
+@lru_cache
+def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = ()) -> Built:
+    """The compiled simulation of one geometry, or of a netlist for it."""
+    sources = [MODELS / "core_harness.v", MODELS / "clock.v", *netlist]
+    if not netlist:
+        folder = BUILD_ROOT / "rtl"
+        folder.mkdir(parents=True, exist_ok=True)
+        design = folder / f"{geometry.name}-{geometry.digest:08x}.v"
+        text = to_verilog(Accelerator(geometry=geometry), DESIGN)
+        if not design.is_file() or design.read_text() != text:
+            # Whole or not at all: another process may be reading it.
+            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+                file.write(text)
+            Path(file.name).replace(design)
+        sources.append(design)
+    defines = {
+        "POST_LANES": geometry.post_lanes,
+        "LANES": geometry.lanes,
+        "ADDRESS_BITS": layer.ADDRESS_BITS,
+        "BUS_ADDRESS_BITS": registers.ADDRESS_BITS,
+        "WORD_BITS": layer.SIZE_BITS + 1,
+    }
+    return build(
+        sources,
+        HARNESS,
+        PORTS,
+        simulator=simulator,
+        defines={name: str(value) for name, value in defines.items()},
+    )
+
+
+def _run(
+    built: Built,
+    geometry: Geometry,
+    image: Image,
+    frames: npt.NDArray[np.uint8],
+    stalls: Stalls,
+    source: str,
+    folder: Path,
+    timeout_s: float,
+) -> list[Result]:
+    """One simulation; returns the session's results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        image=str(folder / "model.img"),
+        frames=str(folder / "frames.npy"),
+        result=str(folder / "result.json"),
+        classes=image.info.classes,
+        top_k=geometry.top_k,
+        source=source,
+        stalls=stalls.kind,
+        seed=stalls.seed,
+        late_input=stalls.late_input,
+    )
+    Path(job.image).write_bytes(image.to_bytes())
+    np.save(job.frames, frames.reshape(len(frames), -1))
+    Path(job.result).unlink(missing_ok=True)
+    job.write(folder / "job.json")
+    built.run(
+        "sim.session",
+        results=folder,
+        plusargs=[f"+job={folder / 'job.json'}", f"+trace={folder / 'trace.txt'}"],
+        timeout_s=timeout_s,
+    )
+    results: list[Result] = json.loads(Path(job.result).read_text())
+    return results
+
+
+def collect(
+    geometry: Geometry,
+    expected: Sequence[GoldenFrame],
+    records: Sequence[FrameRecord],
+    results: Sequence[Result],
+) -> SimResult:
+    """Compares golden frames with the traced ones and with what was read over the bus."""
+    if len(records) != len(expected):
+        raise SimulationError(f"Trace must have {len(expected)} frames, not {len(records)}")
+    compared = mismatches = 0
+    differences: list[str] = []
+    for number, (golden, record, result) in enumerate(zip(expected, records, results, strict=True)):
+        comparison = compare_frame(geometry, number, golden, record, keep=KEEP)
+        read, wrong = _compare_result(number, golden.logits, result)
+        compared += comparison.compared + read
+        mismatches += comparison.mismatches + len(wrong)
+        differences += [str(difference) for difference in comparison.differences] + wrong
+    return SimResult(
+        logits=np.array([result["logits"] for result in results], np.int64),
+        top=[[(index, logit) for index, logit in result["top"]] for result in results],
+        cycles=[result["counters"]["cycles"] for result in results],
+        counters=[result["counters"] for result in results],
+        layers=len(expected[0].layers),
+        layer_cycles=[
+            _layer_cycles(record, result["counters"]["cycles"])
+            for record, result in zip(records, results, strict=True)
+        ],
+        compared_values=compared,
+        mismatches=mismatches,
+        differences=differences[:KEEP],
+    )
+
+
+def top_classes(logits: IntArray, count: int) -> list[tuple[int, int]]:
+    """The ``count`` largest logits with their classes; of equal ones the lower class first."""
+    order = np.argsort(-logits, kind="stable")[:count]
+    return [(int(index), int(logits[index])) for index in order]
+
+
+def _compare_result(number: int, logits: IntArray, result: Result) -> tuple[int, list[str]]:
+    """Values compared, and the differences, of what the host reads at the end of a frame."""
+    wrong = [
+        f"Frame {number}, logit of class {index} read over the bus: expected {want}, found {found}"
+        for index, (want, found) in enumerate(zip(logits.tolist(), result["logits"], strict=True))
+        if want != found
+    ]
+    top = top_classes(logits, len(result["top"]))
+    wrong += [
+        f"Frame {number}, entry {place} of the largest logits: expected class {want[0]} with "
+        f"{want[1]}, found class {found[0]} with {found[1]}"
+        for place, (want, found) in enumerate(zip(top, result["top"], strict=False))
+        if list(want) != list(found)
+    ]
+    return len(logits) + 2 * len(top), wrong
+
+
+def _layer_cycles(record: FrameRecord, cycles: int) -> list[LayerCycles]:
+    """Cycles by layer: the frame began ``cycles`` before its end."""
+    start, layers = record.cycle - cycles, []
+    for item in record.layers:
+        layers.append(LayerCycles(item.index, item.kind, item.cycle - start, item.activity))
+        start = item.cycle
+    return layers

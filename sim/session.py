@@ -1,0 +1,196 @@
+"""cocotb bench of a whole core: drives its bus as a host would, by a job in a file.
+
+`sim.runner` writes the job (+job=PATH, JSON) and reads the result; fields are those of `Job`.
+Python acts a few times per bus word and sleeps while the core computes.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
+
+from isa.checked import encode
+from isa.image import HEADER_WORDS
+from isa.registers import CONTROL, ErrorCode, Register, Source, State
+from isa.trace import ACTIVITIES
+from sim.handshake import stalls as stall_pattern
+
+#: The perf counters' registers, by name.
+COUNTERS = {
+    "cycles": Register.CYCLES,
+    "binary_layer": Register.BINARY_CYCLES,
+    "array_busy": Register.ARRAY_BUSY,
+    "mac_busy": Register.MAC_BUSY,
+    "wait_weights": Register.WAIT_WEIGHTS,
+    "wait_input": Register.WAIT_INPUT,
+    "wait_post": Register.WAIT_POST,
+    "wait_load": Register.WAIT_LOAD,
+}
+assert set(COUNTERS) == {"cycles", *ACTIVITIES}
+
+PERIOD_NS = 10  # of sim/models/clock.v
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to simulate.
+
+    ``image``: file of 32-bit words; ``frames``: .npy of uint8 (N, bytes); ``result``: the JSON file
+    to write. ``source``: "ram" or "link". ``stalls``, ``seed``: idle gaps between bus words, of a
+    kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives; otherwise
+    the input of the next one is sent while a frame is computed. ``limit_cycles``: a deadline.
+    """
+
+    image: str
+    frames: str
+    result: str
+    classes: int
+    top_k: int
+    source: str = "ram"
+    stalls: str = "none"
+    seed: int = 0
+    late_input: bool = False
+    limit_cycles: int = 100_000_000
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        return cls(**json.loads(path.read_text()))
+
+
+class Bus:
+    """The bus's master. Signals change at falling edges of the clock."""
+
+    def __init__(self, dut: Any, gaps: Iterator[bool]) -> None:
+        self._dut, self._gaps = dut, gaps
+        dut.bus__valid.value = 0
+        dut.bus__write.value = 0
+        dut.bus__address.value = 0
+        dut.bus__write_data.value = 0
+
+    async def read(self, address: int) -> int:
+        """One word; signed where the register is."""
+        return await self._transfer(address, None)
+
+    async def write(self, address: int, word: int) -> None:
+        await self._transfer(address, word)
+
+    async def idle(self, cycles: int) -> None:
+        for _ in range(cycles):
+            await FallingEdge(self._dut.clk)
+
+    async def _transfer(self, address: int, word: int | None) -> int:
+        dut, edge = self._dut, FallingEdge(self._dut.clk)
+        while next(self._gaps):
+            await edge
+        dut.bus__valid.value = 1
+        dut.bus__address.value = address
+        dut.bus__write.value = word is not None
+        dut.bus__write_data.value = 0 if word is None else word
+        await edge
+        if not dut.bus__ack.value:
+            await RisingEdge(dut.bus__ack)
+            await edge
+        data = 0 if word is not None else dut.bus__read_data.value.to_unsigned()
+        await edge  # the word has been taken at the rising edge in between
+        dut.bus__valid.value = 0
+        return data
+
+
+class Session:
+    """Loads, checks, classifies. Raises RuntimeError where the core reports an error."""
+
+    def __init__(self, dut: Any, job: Job) -> None:
+        self.dut, self.job = dut, job
+        self.bus = Bus(dut, stall_pattern(job.stalls, job.seed))
+        raw = np.fromfile(job.image, "<u4")
+        self.image = [int(word) for word in raw]
+        frames = np.load(job.frames)
+        padded = np.pad(frames, ((0, 0), (0, -frames.shape[1] % 4)))
+        self.inputs = padded.view("<u4").tolist()
+
+    async def run(self) -> list[dict[str, Any]]:
+        """The results of all frames, as in the result file."""
+        await self._load()
+        results: list[dict[str, Any]] = []
+        sent = 0
+        for number in range(len(self.inputs)):
+            if not self.job.late_input and sent == number:
+                await self._send(Register.INPUT, self.inputs[number])
+                sent += 1
+            await self._command(start=1)
+            if self.job.source == "link":
+                await self._send(Register.STREAM, self.image[HEADER_WORDS:])
+            if sent < len(self.inputs) and (self.job.late_input or len(results) > 0):
+                # The first frame runs alone, so that its cycles are those of an idle core.
+                await self._send(Register.INPUT, self.inputs[sent])
+                sent += 1
+            await self._finished(State.DONE, f"Frame {number}")
+            results.append(await self._result())
+        return results
+
+    async def _load(self) -> None:
+        bus, link = self.bus, self.job.source == "link"
+        source: Any = Source.LINK if link else Source.RAM
+        await bus.write(Register.SOURCE, source.value)
+        if not link:
+            for offset, word in enumerate(self.image):
+                await bus.write(Register.IMAGE + offset, word)
+        await self._command(check=1)
+        if link:
+            await self._send(Register.STREAM, self.image)
+        await self._finished(State.READY, "Image")
+
+    async def _send(self, port: int, words: list[int]) -> None:
+        for word in words:
+            await self.bus.write(port, word)
+
+    async def _command(self, **bits: int) -> None:
+        fields = {"start": 0, "check": 0, "abort": 0, **bits}
+        await self.bus.write(Register.CONTROL, encode(CONTROL, fields))
+
+    async def _finished(self, expected: Any, subject: str) -> None:
+        await self.bus.idle(4)  # the state follows the command
+        if not self.dut.interrupt.value:
+            await RisingEdge(self.dut.interrupt)
+            await FallingEdge(self.dut.clk)
+        state = State(await self.bus.read(Register.STATUS))
+        if state is not expected:
+            error = ErrorCode(await self.bus.read(Register.ERROR))
+            raise RuntimeError(f"{subject} ended in state {state.name} with error {error.name}")
+
+    async def _result(self) -> dict[str, Any]:
+        logits = [await self._signed(Register.LOGITS + i) for i in range(self.job.classes)]
+        top = [
+            [
+                await self.bus.read(Register.TOP_CLASS + i),
+                await self._signed(Register.TOP_LOGIT + i),
+            ]
+            for i in range(self.job.top_k)
+        ]
+        counters = {name: await self.bus.read(number) for name, number in COUNTERS.items()}
+        return {"logits": logits, "top": top, "counters": counters}
+
+    async def _signed(self, address: int) -> int:
+        word = await self.bus.read(address)
+        return word - (word >> 31 << 32)
+
+
+@cocotb.test()
+async def session(dut: Any) -> None:
+    """The whole test: from the reset's end to the result file."""
+    job = Job.read(Path(str(cocotb.plusargs["job"])))
+    host = Session(dut, job)
+    await FallingEdge(dut.rst)
+    await FallingEdge(dut.clk)
+    limit = job.limit_cycles * PERIOD_NS
+    results = await with_timeout(cocotb.start_soon(host.run()), limit, "ns")
+    Path(job.result).write_text(json.dumps(results))
