@@ -1,0 +1,265 @@
+"""The arrays: M lanes that each multiply the same operand by their own weights and accumulate.
+
+One generic class serves the XNOR array and the MAC array; they differ in their dot products.
+A weight set stays while the pixels of a block pass, one a cycle; each pixel has an accumulator.
+"""
+
+from functools import partial
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Shape, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.arguments import check_multiple, check_positive
+from hw.dot import MacDot, XnorDot
+from isa.fixed import ACC_BITS
+from isa.geometry import Geometry
+from isa.layer import SIZE_BITS
+
+#: Signals that every lane needs are copied for so many lanes, or their fan-out bounds the clock.
+LANES_PER_COPY = 8
+#: Valid bits of one step: at most the channels of a layer.
+COUNT_BITS = SIZE_BITS + 1
+#: Popcounts up to 9 x 1024.
+POPCOUNT_BITS = 14
+
+PIXEL_BITS = (Geometry.BLOCK_PIXELS - 1).bit_length()
+
+
+def step_layout(operand_shape):
+    """One operand, and what becomes of its dot products."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "swap": 1,  # the set that was loaded becomes active, from this step on
+            "first": 1,  # accumulate from zero
+            "last": 1,  # the sum goes to the output RAM
+            "masked": 1,  # the dot products, and `count`, are 0
+            "pixel": PIXEL_BITS,
+            "count": COUNT_BITS,  # valid bits of the operand; ignored by the MAC array
+            "operand": operand_shape,
+        }
+    )
+
+
+class Array(wiring.Component):
+    """Weight registers, dot products, accumulators and output RAM of M lanes. No flow control
+    but for the loading of weights.
+
+    ``dot`` makes the dot product of one lane. ``bipolar``: the dot product is a number of equal
+    bits, and the result 2*sum - valid bits; otherwise the result is the sum. ``acc_bits`` is the
+    width of a lane's accumulator (unsigned if bipolar).
+
+    Members
+    -------
+    load : In(stream of port_bits)
+        The words of the next weight set, least significant first; lane m's weights stand in bits
+        m*W.. of the set, W the bits of one lane's weights. Taken while the shadow set is not full,
+        that is from the cycle after the swap on.
+    loaded : Out(1)
+        Pulses with the last word of a set. The swap may come in the same cycle or any later one.
+    step : In(step_layout)
+        One operand. ``swap`` only after ``loaded``. A pixel may come in consecutive cycles.
+    written, written_pixel : Out
+        A pulse ``step_latency`` cycles after a ``last`` step: its sums can be read from this cycle
+        on, until the same pixel's next ``last`` step is written.
+    read_pixel, read_group : In
+    data : Out(array of L x signed(32))
+        Results of lanes group*L.. of the pixel asked for READ_LATENCY cycles before.
+    """
+
+    READ_LATENCY = 3
+
+    def __init__(self, *, dot, bipolar, lanes, port_bits, post_lanes, acc_bits):
+        check_positive(
+            "Array", lanes=lanes, port_bits=port_bits, post_lanes=post_lanes, acc_bits=acc_bits
+        )
+        check_multiple("Array", "lanes", lanes, "post_lanes", post_lanes)
+        self._dots = [dot() for _ in range(lanes)]
+        self._bipolar = bipolar
+        self._lanes, self._post_lanes = lanes, post_lanes
+        self._port_bits, self._acc_bits = port_bits, acc_bits
+        self._weight_bits = Shape.cast(self._dots[0].weights.shape()).width
+        check_multiple("Array", "weight set", lanes * self._weight_bits, "port_bits", port_bits)
+        self.set_words = lanes * self._weight_bits // port_bits
+        # A copy of the operand, another beside the active weights, and the output RAM.
+        self.step_latency = self._dots[0].latency + 3
+        super().__init__(
+            {
+                "load": In(stream.Signature(port_bits)),
+                "loaded": Out(1),
+                "step": In(step_layout(self._dots[0].operand.shape())),
+                "written": Out(1),
+                "written_pixel": Out(PIXEL_BITS),
+                "read_pixel": In(PIXEL_BITS),
+                "read_group": In(range(lanes // post_lanes)),
+                "data": Out(data.ArrayLayout(signed(ACC_BITS), post_lanes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        step, lanes, width = self.step, self._lanes, self._weight_bits
+        dot_latency = self._dots[0].latency
+        m.submodules += self._dots
+
+        # --- shadow weights ----------------------------------------------------------------------
+        shadow = Signal(lanes * width)
+        word, full = Signal(range(self.set_words)), Signal()
+        swap = step.valid & step.swap
+        m.d.comb += [
+            self.load.ready.eq(~full),
+            self.loaded.eq(self.load.valid & ~full & (word == self.set_words - 1)),
+        ]
+        with m.If(self.load.valid & ~full):
+            m.d.sync += word.eq(word + 1)
+            with m.Switch(word):
+                for index in range(self.set_words):
+                    with m.Case(index):
+                        part = shadow.word_select(index, self._port_bits)
+                        m.d.sync += part.eq(self.load.payload)
+        with m.If(self.loaded):
+            m.d.sync += [word.eq(0), full.eq(1)]
+        with m.If(swap):
+            # The copy is made one cycle later, at the edge that stores the next set's first word.
+            m.d.sync += full.eq(0)
+
+        # --- control that travels beside the operand ---------------------------------------------
+        # after[n] is what the step was n cycles ago.
+        control = data.StructLayout(
+            {"valid": 1, "first": 1, "last": 1, "masked": 1, "pixel": PIXEL_BITS}
+        )
+        now = Signal(control)
+        m.d.comb += [now[name].eq(step[name]) for name in control.members]
+        counted = Signal(COUNT_BITS)
+        with m.If(~step.masked):
+            m.d.comb += counted.eq(step.count)
+        after, counts = [now], [counted]
+        for n in range(1, dot_latency + 2):
+            after.append(Signal(control, name=f"control_{n}"))
+            m.d.sync += after[n].eq(after[n - 1])
+            if self._bipolar:
+                counts.append(Signal(COUNT_BITS, name=f"count_{n}"))
+                m.d.sync += counts[n].eq(counts[n - 1])
+        operand = Signal(step.operand.shape())
+        m.d.sync += operand.eq(step.operand)
+        read_group = [self.read_group]
+        for n in range(1, self.READ_LATENCY - 1):
+            read_group.append(Signal.like(self.read_group, name=f"read_group_{n}"))
+            m.d.sync += read_group[n].eq(read_group[n - 1])
+
+        def copy(value, name, index):
+            """A register of its own for some lanes; `keep` or synthesis would merge the copies."""
+            target = Signal(value.shape(), name=f"{name}_{index}", attrs={"keep": "true"})
+            m.d.sync += target.eq(value)
+            return target
+
+        def accumulator(name, index, partials, shape):
+            """Adds the partial sums and keeps them; returns the sums that are asked for."""
+            at = copy(after[dot_latency + 1], f"accumulate_{name}", index)
+            read_pixel = copy(self.read_pixel, f"read_{name}", index)
+            layout = data.ArrayLayout(shape, len(partials))
+            depth = Geometry.BLOCK_PIXELS
+            running = Memory(shape=layout, depth=depth, init=[])
+            output = Memory(shape=layout, depth=depth, init=[])
+            m.submodules[f"running_{name}_{index}"] = running
+            m.submodules[f"output_{name}_{index}"] = output
+            # Read, add and write in one cycle: so there is no hazard between steps.
+            old, store = running.read_port(domain="comb"), running.write_port()
+            result, read = output.write_port(), output.read_port(domain="comb")
+            sums = Signal(layout, name=f"sums_{name}_{index}")
+            for lane, value in enumerate(partials):
+                with m.If(at.first):
+                    m.d.comb += sums[lane].eq(value)
+                with m.Else():
+                    m.d.comb += sums[lane].eq(old.data[lane] + value)
+            m.d.comb += [
+                old.addr.eq(at.pixel),
+                store.addr.eq(at.pixel),
+                store.data.eq(sums),
+                store.en.eq(at.valid),
+                result.addr.eq(at.pixel),
+                result.data.eq(sums),
+                result.en.eq(at.valid & at.last),
+                read.addr.eq(read_pixel),
+            ]
+            return [read.data[lane] for lane in range(len(partials))]
+
+        # --- lanes -------------------------------------------------------------------------------
+        read_lanes = []
+        for start in range(0, lanes, LANES_PER_COPY):
+            index = start // LANES_PER_COPY
+            dots = self._dots[start : start + LANES_PER_COPY]
+            swap_copy = copy(swap, "swap", index)
+            operand_copy = copy(operand, "operand", index)
+            clear = copy(after[dot_latency].masked, "clear", index)
+            for lane, dot in enumerate(dots, start):
+                active = Signal(dot.weights.shape(), name=f"active_{lane}")
+                with m.If(swap_copy):
+                    m.d.sync += active.eq(shadow.word_select(lane, width))
+                m.d.comb += [
+                    dot.operand.eq(operand_copy),
+                    dot.weights.eq(active),
+                    dot.clear.eq(clear),
+                ]
+            shape = self._acc_bits if self._bipolar else signed(self._acc_bits)
+            read_lanes += accumulator("lanes", index, [dot.sum for dot in dots], shape)
+        written = after[dot_latency + 1]
+        accumulated = Signal()
+        pixel = Signal(PIXEL_BITS)
+        m.d.sync += [
+            accumulated.eq(written.valid & written.last),
+            self.written.eq(accumulated),
+            pixel.eq(written.pixel),
+            self.written_pixel.eq(pixel),
+        ]
+
+        # --- read side ---------------------------------------------------------------------------
+        chosen = Signal(data.ArrayLayout(read_lanes[0].shape(), self._post_lanes))
+        with m.Switch(read_group[-1]):
+            for group in range(lanes // self._post_lanes):
+                first = group * self._post_lanes
+                with m.Case(group):
+                    m.d.sync += chosen.eq(Cat(read_lanes[first : first + self._post_lanes]))
+        if self._bipolar:
+            count = Signal(COUNT_BITS)
+            m.d.sync += count.eq(counts[-1])
+            (read_count,) = accumulator("count", 0, [count], self._acc_bits)
+            valid_bits = Signal(self._acc_bits)
+            m.d.sync += valid_bits.eq(read_count)
+            for lane in range(self._post_lanes):
+                m.d.sync += self.data[lane].eq((chosen[lane] << 1) - valid_bits)
+        else:
+            for lane in range(self._post_lanes):
+                m.d.sync += self.data[lane].eq(chosen[lane])
+        return m
+
+    def model(self, operands, weights, masked, counts):
+        """Results of one pixel.
+
+        ``operands``: (steps, 1, bits or taps); ``weights``: (steps, M, bits or taps); ``masked``
+        and ``counts``: (steps,). Returns (M,).
+        """
+        used = ~np.asarray(masked, bool)
+        sums = (self._dots[0].model(operands, weights) * used[:, None]).sum(axis=0)
+        return 2 * sums - (np.asarray(counts) * used).sum() if self._bipolar else sums
+
+
+def xnor_array(*, word_bits, lanes, port_bits, post_lanes, acc_bits=POPCOUNT_BITS):
+    """The binary array: lanes of ``word_bits`` XNORs; operand and weights are words of bits."""
+    check_positive("Array", word_bits=word_bits)
+    return Array(
+        dot=partial(XnorDot, word_bits=word_bits), bipolar=True, lanes=lanes,
+        port_bits=port_bits, post_lanes=post_lanes, acc_bits=acc_bits,
+    )  # fmt: skip
+
+
+def mac_array(*, taps, lanes, port_bits, post_lanes, acc_bits=ACC_BITS):
+    """The int8 array: lanes of ``taps`` products with 16-bit operands."""
+    check_positive("Array", taps=taps)
+    return Array(
+        dot=partial(MacDot, taps=taps), bipolar=False, lanes=lanes,
+        port_bits=port_bits, post_lanes=post_lanes, acc_bits=acc_bits,
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""Dot products of one lane: one bit times one bit (XNOR and popcount), and int8 times 16 bits.
+
+Both are pipelines without flow control that take new operands in every cycle. ``sum`` belongs to
+the operands of ``latency`` cycles before; while ``clear`` is high, the sum that appears in the next
+cycle is 0. So a producer that masks an operand pair raises ``clear`` ``latency - 1`` cycles later.
+"""
+
+import numpy as np
+from amaranth.hdl import Cat, Const, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.arguments import check_positive
+from isa.fixed import FEATURE_BITS, WEIGHT_BITS
+
+#: A 7:3 compressor is four full adders: the largest that wastes no carry.
+_COMPRESSOR_BITS = 7
+#: Adders between two registers: their carry chains are short.
+_LEVELS_PER_STAGE = 2
+
+
+def _count(bits):
+    """The number of ones among at most seven bits, from full and half adders in LUTs: `+` would
+    become carry chains, which cost more for so few bits."""
+    result, column = [], list(bits)
+    while column:
+        carries = []
+        while len(column) > 1:
+            a, b, *column = column
+            if column:
+                c, *column = column
+                column.append(a ^ b ^ c)
+                carries.append(a & b | a & c | b & c)
+            else:
+                column.append(a ^ b)
+                carries.append(a & b)
+        result.append(column[0])
+        column = carries
+    return Cat(*result)
+
+
+class XnorDot(wiring.Component):
+    """Number of equal bits of two words, ``popcount(~(operand ^ weights))``.
+
+    The word is cut into groups of seven bits. A tree of adders sums the groups' counts, and the
+    bits left over enter it as carries, so that they cost next to nothing.
+
+    Members
+    -------
+    operand, weights : In(word_bits)
+    clear : In(1)
+    sum : Out(range(word_bits + 1))
+    """
+
+    def __init__(self, *, word_bits):
+        check_positive("XnorDot", word_bits=word_bits)
+        self.word_bits = word_bits
+        self.groups, self.spare = divmod(word_bits, _COMPRESSOR_BITS)
+        if self.spare > self.groups:
+            # There are groups - 1 adders, and one more can be added at the end.
+            self.groups, self.spare = self.groups + 1, 0
+        levels = (self.groups - 1).bit_length() + (self.spare == self.groups)
+        self.latency = 1 + -(-levels // _LEVELS_PER_STAGE)
+        super().__init__(
+            {
+                "operand": In(word_bits),
+                "weights": In(word_bits),
+                "clear": In(1),
+                "sum": Out(range(word_bits + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        stage = 0
+
+        def register(value, name):
+            target = Signal(len(value), name=f"{name}_{stage}")
+            if stage == self.latency - 1:
+                with m.If(self.clear):
+                    m.d.sync += target.eq(0)
+                with m.Else():
+                    m.d.sync += target.eq(value)
+            else:
+                m.d.sync += target.eq(value)
+            return target
+
+        equal = ~(self.operand ^ self.weights)
+        used = self.word_bits - self.spare
+        counts = [
+            (register(_count(equal[start : min(start + _COMPRESSOR_BITS, used)]), f"count{start}"))
+            for start in range(0, used, _COMPRESSOR_BITS)
+        ]
+        spare = [register(bit, f"spare{index}") for index, bit in enumerate(equal[used:])]
+        stage, level = 1, 0
+        while len(counts) + len(spare) > 1:
+            counts, odd = self._pairs(counts)
+            sums = []
+            if not counts:
+                # The tree is complete, and one bit is left.
+                counts, odd = [(odd[0], Const(0, 0))], []
+            for a, b in counts:
+                carry = spare.pop() if spare else Const(0)
+                # An adder that is one bit longer has a carry input: (2a + 1) + (2b + carry).
+                sums.append((Cat(Const(1, 1), a) + Cat(carry, b))[1:])
+            counts = sums + odd
+            level += 1
+            if level % _LEVELS_PER_STAGE == 0 or len(counts) + len(spare) == 1:
+                counts = [register(value, f"sum{i}") for i, value in enumerate(counts)]
+                spare = [register(bit, f"spare{i}") for i, bit in enumerate(spare)]
+                stage += 1
+        assert stage == self.latency
+        m.d.comb += self.sum.eq(counts[0])
+        return m
+
+    @staticmethod
+    def _pairs(values):
+        paired = len(values) // 2 * 2
+        return list(zip(values[0:paired:2], values[1:paired:2], strict=True)), values[paired:]
+
+    def model(self, operand, weights):
+        """Arrays of bits, (..., word_bits), that broadcast against each other -> (...)."""
+        return (np.asarray(operand) == np.asarray(weights)).sum(axis=-1)
+
+
+class MacDot(wiring.Component):
+    """Sum of products, ``sum(operand[t] * weights[t])``, exact.
+
+    Its inputs should come from registers and feed nothing else: a product takes a DSP multiplier
+    and most of a cycle, and ends in a register.
+
+    Members
+    -------
+    operand : In(array of ``taps`` x signed(operand_bits))
+    weights : In(array of ``taps`` x signed(8))
+    clear : In(1)
+    sum : Out(signed)
+    """
+
+    def __init__(self, *, taps, operand_bits=FEATURE_BITS):
+        check_positive("MacDot", taps=taps, operand_bits=operand_bits)
+        self.taps = taps
+        levels = (taps - 1).bit_length()
+        self.latency = 1 + levels
+        super().__init__(
+            {
+                "operand": In(data.ArrayLayout(signed(operand_bits), taps)),
+                "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), taps)),
+                "clear": In(1),
+                "sum": Out(signed(operand_bits + WEIGHT_BITS + levels)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        values = [self.operand[t] * self.weights[t] for t in range(self.taps)]
+        for stage in range(self.latency):
+            registers = []
+            for index, value in enumerate(values):
+                target = Signal(value.shape(), name=f"sum_{stage}_{index}")
+                m.d.sync += target.eq(value)
+                if stage == self.latency - 1:
+                    with m.If(self.clear):
+                        m.d.sync += target.eq(0)
+                registers.append(target)
+            values = [
+                sum(registers[i + 1 : i + 2], registers[i]) for i in range(0, len(registers), 2)
+            ]
+        m.d.comb += self.sum.eq(values[0])
+        return m
+
+    def model(self, operand, weights):
+        """Integer arrays, (..., taps), that broadcast against each other -> (...)."""
+        return (np.asarray(operand, np.int64) * np.asarray(weights, np.int64)).sum(axis=-1)

@@ -1,0 +1,224 @@
+# amaranth: UnusedElaboratable=no
+"""Arrays against their models: any block size, gaps, masks, slow weights, blocks back to back."""
+
+import numpy as np
+import pytest
+
+from hw.array import Array, mac_array, xnor_array
+from hw.dot import MacDot
+from isa.bits import pack
+from sim.bench import send, simulate
+
+XNOR = {"word_bits": 8, "lanes": 4, "port_bits": 16, "post_lanes": 2}
+MAC = {"taps": 1, "lanes": 4, "port_bits": 32, "post_lanes": 2}
+
+
+class Work:
+    """Random blocks: for each, weight sets, and an operand per set and pixel."""
+
+    def __init__(self, rng, *, binary, size, lanes, blocks):
+        self.binary, self.lanes, self.blocks = binary, lanes, []
+        for pixels, steps in blocks:
+            shape = (steps, pixels, size)
+            if binary:
+                operands = rng.integers(0, 2, shape)
+                weights = rng.integers(0, 2, (steps, lanes, size))
+            else:
+                operands = rng.integers(-(1 << 15), 1 << 15, shape)
+                weights = rng.integers(-128, 128, (steps, lanes, size))
+            masked = rng.integers(0, 4, shape[:2]) == 0
+            counts = rng.integers(0, size + 1, shape[:2])
+            self.blocks.append((operands, weights, masked, counts))
+
+    def words(self, port_bits):
+        """The stream of all weight sets."""
+        width = 1 if self.binary else 8
+        return [
+            word
+            for _, weights, _, _ in self.blocks
+            for rows in weights
+            for word in pack(rows, width, port_bits)
+        ]
+
+    def expected(self, dut):
+        return [
+            [
+                dut.model(operands[:, p, None], weights, masked[:, p], counts[:, p]).tolist()
+                for p in range(operands.shape[1])
+            ]
+            for operands, weights, masked, counts in self.blocks
+        ]
+
+
+def run(dut, work, *, port_bits, post_lanes, stalls, gaps, eager=False):
+    """Results per block and pixel. ``eager``: swap in the cycle of `loaded`, otherwise later."""
+    results = [[None] * block[0].shape[1] for block in work.blocks]
+    lasts, written_at, reads = [], [], []
+    loaded, drained = [0], [0]
+    rng = np.random.default_rng(9)
+
+    async def weights(ctx):
+        await send(ctx, dut.load, work.words(port_bits), stalls)
+
+    async def count(ctx):
+        cycle = 0
+        while drained[0] < len(work.blocks):
+            # Settles after the other benches of this cycle; `steps` may look ahead when eager.
+            _, _, now, written, pixel = await ctx.tick().sample(
+                dut.loaded, dut.written, dut.written_pixel
+            )
+            loaded[0] += now
+            if written:
+                written_at.append((cycle, pixel))
+            cycle += 1
+
+    async def steps(ctx):
+        cycle = used = 0
+
+        async def step():
+            nonlocal cycle
+            await ctx.tick()
+            ctx.set(dut.step.valid, 0)
+            # What a gap leaves on the wires must not matter.
+            ctx.set(dut.step.swap, 1)
+            ctx.set(dut.step.first, 1)
+            ctx.set(dut.step.last, 1)
+            cycle += 1
+
+        for index, (operands, _, masked, counts) in enumerate(work.blocks):
+            total, pixels = masked.shape
+            for s in range(total):
+                while loaded[0] + (eager and ctx.get(dut.loaded)) <= used:
+                    await step()
+                used += 1
+                # The last set waits until the output RAM has been read.
+                while s == total - 1 and drained[0] < index:
+                    await step()
+                for p in range(pixels):
+                    while gaps and rng.integers(0, 3) == 0:
+                        await step()
+                    raw = pack(operands[s, p], 1, 8)[0] if work.binary else operands[s, p].tolist()
+                    ctx.set(
+                        dut.step,
+                        {
+                            "valid": 1,
+                            "swap": int(p == 0),
+                            "first": int(s == 0),
+                            "last": int(s == total - 1),
+                            "masked": int(masked[s, p]),
+                            "pixel": p,
+                            "count": int(counts[s, p]),
+                            "operand": raw,
+                        },
+                    )
+                    if s == total - 1:
+                        lasts.append((cycle, p))
+                    await step()
+
+    async def drain(ctx):
+        groups = work.lanes // post_lanes
+        for block in results:
+            for p in range(len(block)):
+                while len(written_at) <= len(reads):
+                    await ctx.tick()
+                reads.append(p)
+                values = []
+                for group in range(groups + dut.READ_LATENCY):
+                    ctx.set(dut.read_pixel, p)
+                    ctx.set(dut.read_group, group % groups)
+                    if group >= dut.READ_LATENCY:
+                        values += [ctx.get(dut.data[lane]) for lane in range(post_lanes)]
+                    await ctx.tick()
+                block[p] = values
+            drained[0] += 1
+
+    simulate(dut, weights, count, steps, drain, deadline_cycles=20_000)
+    assert written_at == [(cycle + dut.step_latency, p) for cycle, p in lasts]
+    return results
+
+
+BLOCKS = [(16, 3), (1, 5), (2, 1), (5, 2), (7, 4), (1, 1), (16, 2)]
+
+
+@pytest.mark.parametrize(
+    ("stalls", "gaps", "eager"),
+    [("none", False, False), ("none", False, True), ("light", True, True), ("heavy", True, False)],
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [XNOR, XNOR | {"post_lanes": 4, "port_bits": 32}, XNOR | {"lanes": 16}],
+    ids=["tiny", "wide", "two copies"],
+)
+def test_xnor_array(sizes, stalls, gaps, eager):
+    dut = xnor_array(**sizes)
+    rng = np.random.default_rng(3)
+    work = Work(rng, binary=True, size=8, lanes=sizes["lanes"], blocks=BLOCKS)
+    results = run(
+        dut, work, port_bits=sizes["port_bits"], post_lanes=sizes["post_lanes"],
+        stalls=stalls, gaps=gaps, eager=eager,
+    )  # fmt: skip
+    assert results == work.expected(dut)
+
+
+@pytest.mark.parametrize(
+    ("stalls", "gaps", "eager"),
+    [("none", False, True), ("light", True, False), ("heavy", False, False)],
+)
+@pytest.mark.parametrize(
+    "sizes", [MAC, MAC | {"taps": 2, "lanes": 16, "post_lanes": 4}], ids=["tiny", "two taps"]
+)
+def test_mac_array(sizes, stalls, gaps, eager):
+    dut = mac_array(**sizes)
+    rng = np.random.default_rng(4)
+    work = Work(rng, binary=False, size=sizes["taps"], lanes=sizes["lanes"], blocks=BLOCKS)
+    results = run(
+        dut, work, port_bits=sizes["port_bits"], post_lanes=sizes["post_lanes"],
+        stalls=stalls, gaps=gaps, eager=eager,
+    )  # fmt: skip
+    assert results == work.expected(dut)
+
+
+def test_model_is_the_convolution():
+    dut = xnor_array(**XNOR)
+    rng = np.random.default_rng(5)
+    operands, weights = rng.integers(0, 2, (6, 1, 8)), rng.integers(0, 2, (6, 4, 8))
+    masked = np.array([0, 1, 0, 0, 1, 0], bool)
+    products = (2 * operands - 1) * (2 * weights - 1)
+    expected = products[~masked].sum(axis=(0, 2))
+    assert dut.model(operands, weights, masked, np.full(6, 8)).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"lanes": 0}, ValueError, "Array lanes must be a positive integer, not 0"),
+        ({"post_lanes": 3}, ValueError, "Array lanes must be a multiple of post_lanes (3), not 4"),
+        (
+            {"port_bits": 24},
+            ValueError,
+            "Array weight set must be a multiple of port_bits (24), not 32",
+        ),
+        ({"acc_bits": 1.5}, TypeError, "Array acc_bits must be a positive integer, not 1.5"),
+        ({"word_bits": None}, TypeError, "Array word_bits must be a positive integer, not None"),
+    ],
+)
+def test_errors(changes, error, message):
+    with pytest.raises(error) as caught:
+        xnor_array(**XNOR | changes)
+    assert str(caught.value) == message
+
+
+def test_taps_error():
+    with pytest.raises(ValueError) as caught:
+        mac_array(**MAC | {"taps": 0})
+    assert str(caught.value) == "Array taps must be a positive integer, not 0"
+
+
+def test_any_dot_product_will_do():
+    """The MAC array with another operand width, straight from the generic class."""
+    dut = Array(
+        dot=lambda: MacDot(taps=1, operand_bits=9), bipolar=False,
+        lanes=2, port_bits=16, post_lanes=1, acc_bits=20,
+    )  # fmt: skip
+    assert dut.set_words == 1
+    assert dut.step_latency == 4
