@@ -1,6 +1,8 @@
 """Writes docs/contract.md from isa/: `python -m host.contract [--check]`."""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from amaranth.hdl import Shape
@@ -97,7 +99,6 @@ def generate() -> str:
     import isa.bits
     import isa.geometry
     import isa.layer
-    import isa.link
 
     formats: list[tuple[object, ...]] = [
         (f"`{name}`", getattr(fixed, name), text) for name, text in FORMATS.items()
@@ -145,9 +146,9 @@ def generate() -> str:
         _table(("value", "name"), codes),
         "### SOURCE",
         _enum(Source),
-        "## Serial frames",
-        _quote(isa.link),
     ]
+    if find_spec("isa.link") is not None:
+        parts += ["## Serial frames", _quote(import_module("isa.link"))]
     return "\n\n".join(parts) + "\n"
 
 
