@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature
-from hw.control import PERF, CLASS_BITS, Control
+from hw.control import CLASS_BITS, PERF, Control
 from hw.loader import Loader
 from hw.source import LinkSource, RamSource, SourceMux
 from isa import checked, image
