@@ -148,7 +148,7 @@ def _run(layer: Layer, maps: _Maps, outcome: Outcome, frame: npt.NDArray[np.uint
         maps.store("bits", layer.bits, bits)
 
 
-def test_frame(shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+def verification_frame(shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     """The frame that verification uses: noise on the left, a ramp on the right."""
     height, width, _ = shape
     frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,6 +1,8 @@
 """Every level computes the same: a test frame goes through each, and all results must be equal."""
 
-from compiler.evaluate import Outcome, evaluate_folded, evaluate_program, test_frame
+import numpy as np
+
+from compiler.evaluate import Outcome, evaluate_folded, evaluate_program, verification_frame
 from compiler.ir import Program
 from compiler.machine import evaluate_layers
 from compiler.pack import unpack
@@ -17,7 +19,7 @@ class Verifier:
 
     def __init__(self, folded: FoldedNetwork) -> None:
         network = folded.network
-        self._frame = test_frame((*network.input_size, network.input_channels))
+        self._frame = verification_frame((*network.input_size, network.input_channels))
         self._expected = evaluate_folded(folded, self._frame)
 
     def check(self, level: str, program: Program) -> None:
@@ -44,12 +46,18 @@ class Verifier:
 
     def _compare(self, level: str, outcome: Outcome) -> None:
         if list(outcome) != list(self._expected):
-            raise VerificationError(f"Level {level} must compute {list(self._expected)}")
+            raise VerificationError(
+                f"Level {level}: results must be {list(self._expected)}, not {list(outcome)}"
+            )
         for name, expected in self._expected.items():
             found = outcome[name]
-            if found.shape != expected.shape or (found != expected).any():
-                where = "shape"
-                if found.shape == expected.shape:
-                    first = tuple(int(i) for i in (found != expected).nonzero()[0:1][0][:1])
-                    where = f"element {first}"
-                raise VerificationError(f"Level {level} differs in {name}, {where}")
+            if found.shape != expected.shape:
+                raise VerificationError(
+                    f"Level {level}: {name} must have shape {expected.shape}, not {found.shape}"
+                )
+            if (differences := np.argwhere(found != expected)).size:
+                first = tuple(int(i) for i in differences[0])
+                raise VerificationError(
+                    f"Level {level}: {name} must be {expected[first]} at {first}, not "
+                    f"{found[first]}"
+                )

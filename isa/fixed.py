@@ -51,7 +51,9 @@ def round_shift(x: IntArray, shift: int) -> IntArray:
 
 
 def round_half_up(x: npt.ArrayLike) -> IntArray:
-    return np.floor(np.asarray(x, np.float64) + 0.5).astype(np.int64)
+    """To integers. Values beyond the int64 range are clipped, far outside every format."""
+    rounded = np.floor(np.asarray(x, np.float64) + 0.5)
+    return np.clip(rounded, -(2.0**62), 2.0**62).astype(np.int64)
 
 
 # --- what the units compute ------------------------------------------------------------------
@@ -228,7 +230,7 @@ def fold(
         slope=saturate(round_half_up(affine.slope * 2.0**SLOPE_FRACTION), SLOPE_BITS),
         bias2=saturate(round_half_up(affine.bias2 / unit), BIAS2_BITS),
         # y + b >= 0 for an integer y is y >= ceil(-b)
-        threshold=saturate(np.ceil(-affine.sign_bias / unit).astype(np.int64), THRESHOLD_BITS),
+        threshold=saturate(round_half_up(np.ceil(-affine.sign_bias / unit)), THRESHOLD_BITS),
     )
     return Folded(params, Shifts(a, s, 0 if shortcut is None else s + shortcut))
 

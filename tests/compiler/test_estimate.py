@@ -1,0 +1,80 @@
+import dataclasses
+
+import pytest
+
+from compiler.estimate import TIMING, Timing, convolution_cycles, estimate, set_words
+from compiler.pipeline import compile_tensors
+from isa.geometry import GEOMETRIES, TINY, ULX3S_25F
+from isa.network import Network
+from tests.networks import SMALL_NETWORKS, random_checkpoint, small_network
+
+FREE = Timing(start=0, layer=0, reload=0, tile=0, drain=0, finish=0)
+
+
+def compiled(name="three-stages", geometry=ULX3S_25F):
+    return compile_tensors(*random_checkpoint(small_network(name)), geometry, verify=False)
+
+
+def layers_of(program):
+    return {layer.name: layer for layer in program.layers}
+
+
+def test_words_of_a_set():
+    layers = layers_of(compiled().program)
+    assert set_words(layers["blocks.0"], ULX3S_25F) == 16 * 32 // 128
+    assert set_words(layers["stem"], ULX3S_25F) == 16 * 8 // 128
+
+
+def test_a_convolution_without_overheads_takes_a_cycle_a_step_and_pixel():
+    layer = layers_of(compiled().program)["blocks.0"]  # 16 x 16, 8 channels: one tile, 9 sets
+    assert layer.tiles.steps == 9
+    for block in (8, 16):
+        blocked = dataclasses.replace(layer, block=block)
+        drain = block * layer.tiles.last_groups  # of the last block, after its last step has begun
+        steps = 9 * 256 - block
+        reload = set_words(layer, ULX3S_25F)  # of the very first set
+        assert convolution_cycles(blocked, ULX3S_25F, FREE) == reload + steps + drain
+
+
+def test_short_blocks_wait_for_the_load_of_the_next_set():
+    layer = dataclasses.replace(layers_of(compiled().program)["blocks.0"], block=2)
+    cycles = convolution_cycles(layer, ULX3S_25F, FREE)
+    assert cycles >= 9 * 128 * 4  # a set takes 4 cycles to load and 2 to use
+
+
+def test_the_drain_bounds_a_layer_of_few_steps():
+    layer = layers_of(compiled("plain", TINY).program)["stem"]
+    one_step = layer.tiles.weights[:, :1, :1]
+    layer = dataclasses.replace(
+        layer, tiles=dataclasses.replace(layer.tiles, weights=one_step), block=16
+    )
+    drained = layer.pixels * 2 * layer.tiles.count  # two groups a pixel and tile
+    assert drained <= convolution_cycles(layer, TINY, FREE) <= drained + 4
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
+@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda n: n.name)
+def test_no_estimate_beats_the_critical_path(network, geometry):
+    result = compile_tensors(*random_checkpoint(network), geometry, verify=False)
+    cycles = result.report["estimate"]["cycles"]
+    assert cycles >= result.report["roofline"]["critical_path"]
+    free = sum(layer.cycles for layer in estimate(result.program, FREE))
+    assert free <= cycles
+
+
+def test_waits_of_a_stream_bound_network():
+    """One pixel for every weight: the stream brings 4 words where the array needs one cycle."""
+    network = Network("deep", (2, 2), 1, 2, (64,), (3,), (0.5,), (0.5,))
+    result = compile_tensors(*random_checkpoint(network), ULX3S_25F, verify=False)
+    cycles = result.report["estimate"]["cycles"]
+    words = result.report["image"]["frame_words"]
+    assert words <= cycles <= 1.1 * words + 200
+    assert sum(layer.waits.get("weights", 0) for layer in estimate(result.program)) > words / 4
+
+
+def test_fmnist_s_keeps_the_array_busy():
+    network = Network("fmnist-s", (28, 28), 1, 10, (32, 64, 128), (2, 2, 2), (0.286,), (0.353,))
+    result = compile_tensors(*random_checkpoint(network), ULX3S_25F, verify=False)
+    assert result.report["estimate"]["array_busy"] > 0.95
+    assert 150_000 < result.report["estimate"]["cycles"] < 165_000
+    assert TIMING.layer > 0
