@@ -239,12 +239,9 @@ class _Convolution(_Unit):
         for axis in (1, 2):
             odd = np.take(x, np.arange(1, x.shape[axis], 2), axis)
             even = np.take(x, np.arange(0, x.shape[axis], 2), axis)
-            # the odd row or column before; the first has none
+            # The odd row or column before; the first has none, and takes itself once more.
             before = np.take(odd, np.maximum(np.arange(odd.shape[axis]) - 1, 0), axis)
-            x = np.maximum(odd, even)
-            first = np.take(x, [0], axis)
-            x = np.maximum(x, before)
-            x[(slice(None),) * axis + (slice(0, 1),)] = first
+            x = np.maximum(np.maximum(odd, even), before)
         return x.reshape(len(x), -1, x.shape[-1])
 
     def _write_bits(self, state: _State, places: Places, bits: IntArray) -> None:
