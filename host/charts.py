@@ -23,6 +23,8 @@ UNIT_LABELS = {
     "residual": "residual port",
     "stream": "image stream",
 }
+# Ticks in the same place stay visible: later ones are drawn over earlier ones, and are shorter.
+TICK_HEIGHTS = {"xnor": 22, "mac": 22, "post": 17, "residual": 12, "stream": 6}
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,10 @@ def layers(rows: Sequence[LayerRow], title: str) -> str:
             if bound := row.bounds.get(unit, 0):
                 x = LABEL_WIDTH + min(bound * scale, PLOT_WIDTH)
                 tip = f"{row.label}, {UNIT_LABELS[unit]}: {bound:,.0f} cycles"
+                height = TICK_HEIGHTS[unit]
+                top = y + (BAR_HEIGHT - height) / 2
                 body.append(
-                    f'<rect x="{x - 1.5:.1f}" y="{y - 3}" width="3" height="{BAR_HEIGHT + 6}" '
+                    f'<rect x="{x - 1.5:.1f}" y="{top}" width="3" height="{height}" '
                     f'class="{unit}"><title>{escape(tip)}</title></rect>'
                 )
         body.append(_text(LABEL_WIDTH + PLOT_WIDTH + 10, y + 11, row.text))

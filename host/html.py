@@ -86,7 +86,7 @@ def _sections(report: Report) -> list[str]:
             _section(
                 "Where the cycles went",
                 "Counted by the gateware over one frame in steady state. Waits may overlap work of "
-                "another unit; `other` is everything that no counter covers.",
+                "another unit; other is everything that no counter covers.",
                 charts.stacked(_where(counters), "Where the cycles went"),
                 _counter_table(counters),
             )
@@ -140,10 +140,10 @@ def _layer_table(layers: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             layer["name"],
-            layer["kind"],
+            layer["kind"].lower(),
             _number(layer.get("cycles")),
             _number(layer.get("estimate")),
-            *(_number(layer["phases"].get(unit)) for unit in charts.UNITS),
+            *(_number(layer["phases"].get(unit) or None) for unit in charts.UNITS),
         ]
         for layer in layers
     ]

@@ -48,7 +48,8 @@ def test_files_that_documents_name_exist():
     folders = "isa|hw|sim|host|compiler|rbonn_train|models|tests|docs"
     for path in DOCUMENTS:
         for target in re.findall(rf"`((?:{folders})/[\w./*-]+)`", path.read_text()):
-            assert "NAME" in target or list(ROOT.glob(target.rstrip("/"))), f"{path.name} names {target}"
+            if "NAME" not in target:
+                assert list(ROOT.glob(target.rstrip("/"))), f"{path.name} names {target}"
 
 
 def test_the_readme_shows_every_command():
