@@ -110,9 +110,7 @@ class Writer(wiring.Component):
                 "layer": In(LAYER),
                 "start": In(1),
                 "input": In(
-                    data.StructLayout(
-                        {"valid": 1, "residual": residual_shape, "bits": post_lanes}
-                    )
+                    data.StructLayout({"valid": 1, "residual": residual_shape, "bits": post_lanes})
                 ),
                 "write_residual": Out(1),
                 "residual_address": Out(ADDRESS_BITS),
@@ -260,9 +258,7 @@ class Reducer(wiring.Component):
 
         # Registered: the corner's offset is added on the way.
         offset = Signal(ADDRESS_BITS)
-        m.d.comb += offset.eq(
-            Mux(corner[0], layer.src_pixel, 0) + Mux(corner[1], layer.src_row, 0)
-        )
+        m.d.comb += offset.eq(Mux(corner[0], layer.src_pixel, 0) + Mux(corner[1], layer.src_row, 0))
         m.d.sync += [
             self.read.eq(active),
             self.address.eq(walker.address + offset),

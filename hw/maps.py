@@ -15,6 +15,10 @@ from isa.layer import ADDRESS_BITS
 
 READ_LATENCY = 2
 
+# Nothing here reads a word in the cycle in which it is written. Without this, synthesis spends
+# a hundred cells a block to define what such a read would give.
+UNCHECKED = {"no_rw_check": 1}
+
 
 class WordMap(wiring.Component):
     """A memory with one read and one write port, for words of ``shape``.
@@ -38,7 +42,9 @@ class WordMap(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self._shape, depth=self._depth, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=self._shape, depth=self._depth, init=[], attrs=UNCHECKED
+        )
         read_port, write_port = memory.read_port(), memory.write_port()
         m.d.comb += [
             read_port.addr.eq(self.read_address),
@@ -143,7 +149,7 @@ class InputRing(wiring.Component):
         rotation = first[:bank_bits]
         banks = []
         for i in range(taps):
-            memory = Memory(shape=8, depth=depth // taps, init=[])
+            memory = Memory(shape=8, depth=depth // taps, init=[], attrs=UNCHECKED)
             m.submodules[f"bank{i}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
             m.d.comb += [

@@ -181,7 +181,9 @@ class StepWalker(wiring.Component):
         ky, n = Signal(3), Signal(GROUP_BITS)
         tiles_left, blocks_left = Signal(9), Signal(14)
         last_pixel, last_n, last_ky, last_step = (Signal() for _ in range(4))
-        sets_ready = Signal(2)  # loaded and not yet begun: at most the shadow set and one on its way
+        sets_ready = Signal(
+            2
+        )  # loaded and not yet begun: at most the shadow set and one on its way
         output_free = Signal(init=1)
         needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
         begin_block = Signal()
@@ -295,9 +297,7 @@ class StepWalker(wiring.Component):
                         begin.eq(after),
                         here.eq(after),
                         blocks_left.eq(blocks_left - 1),
-                        block_end.eq(
-                            Mux(blocks_left == 1, layer.last_block, layer.block) - 1
-                        ),
+                        block_end.eq(Mux(blocks_left == 1, layer.last_block, layer.block) - 1),
                     ]
                     with m.If(blocks_left == 0):
                         m.d.sync += [

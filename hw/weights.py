@@ -5,6 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.maps import UNCHECKED
+
 
 class WeightRing(wiring.Component):
     """A circular buffer of P-bit words between the loader and the arrays' weight registers.
@@ -33,7 +35,9 @@ class WeightRing(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth = self._depth
-        m.submodules.memory = memory = Memory(shape=self._port_bits, depth=depth, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=self._port_bits, depth=depth, init=[], attrs=UNCHECKED
+        )
         write_port, read_port = memory.write_port(), memory.read_port()
 
         def next_address(address):

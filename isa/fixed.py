@@ -138,10 +138,14 @@ class Affine:
     sign_bias: FloatArray
 
     @classmethod
-    def plain(cls, gain: FloatArray, offset: FloatArray, sign_bias: FloatArray | None = None) -> "Affine":
+    def plain(
+        cls, gain: FloatArray, offset: FloatArray, sign_bias: FloatArray | None = None
+    ) -> "Affine":
         """Without PReLU and bias2."""
         zero = np.zeros_like(offset)
-        return cls(gain, offset, np.ones_like(offset), zero, zero if sign_bias is None else sign_bias)
+        return cls(
+            gain, offset, np.ones_like(offset), zero, zero if sign_bias is None else sign_bias
+        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,12 @@ class Folded:
 
 
 def batch_norm(
-    gain: FloatArray, weight: FloatArray, bias: FloatArray, mean: FloatArray, var: FloatArray, eps: float
+    gain: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    mean: FloatArray,
+    var: FloatArray,
+    eps: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Gain and offset of BN applied to ``gain * acc``."""
     factor = weight / np.sqrt(var + eps)
@@ -189,7 +198,9 @@ def feature_shift(pixels: int) -> int:
     return shift
 
 
-def _sum_shift(gain: FloatArray, offset: FloatArray, acc_bound: int, a: int, shortcut: int | None) -> int:
+def _sum_shift(
+    gain: FloatArray, offset: FloatArray, acc_bound: int, a: int, shortcut: int | None
+) -> int:
     """The largest s for which m, n, p and k fit; ``gain`` per acc18 and ``offset`` in output LSBs."""
     acc18 = (acc_bound + (1 << a >> 1)) >> a
     for s in range((1 << SHIFT_BITS) - 1, -1, -1):
@@ -239,7 +250,11 @@ def fold_classifier(gain: FloatArray, offset: FloatArray, acc_bound: int) -> tup
     """Integers for the classifier, and the real value of one logit LSB."""
     a = accumulator_shift(acc_bound)
     largest = (np.abs(gain) * acc_bound + np.abs(offset)).max()
-    lsb = math.ldexp(1.0, math.ceil(math.log2(largest / limits(LOGIT_BITS - 1)[1]))) if largest else 1.0
+    lsb = (
+        math.ldexp(1.0, math.ceil(math.log2(largest / limits(LOGIT_BITS - 1)[1])))
+        if largest
+        else 1.0
+    )
     s = _sum_shift(gain * 2.0**a / lsb, offset / lsb, acc_bound, a, None)
     zero = np.zeros(len(gain), np.int64)
     params = ChannelParameters(

@@ -56,7 +56,9 @@ class Geometry:
     def __post_init__(self) -> None:
         for name in ("lanes", "word_bits", "taps", "post_lanes", "input_bytes"):
             if not _power_of_two(getattr(self, name)):
-                raise ValueError(f"Geometry {name} must be a power of two, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"Geometry {name} must be a power of two, not {getattr(self, name)!r}"
+                )
         for name, value in dataclasses.asdict(self).items():
             if name != "name" and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"Geometry {name} must be a positive integer, not {value!r}")
@@ -65,7 +67,11 @@ class Geometry:
             ("lanes must be a multiple of post_lanes", self.lanes, self.post_lanes),
             ("post_lanes must be a multiple of taps", self.post_lanes, self.taps),
             (f"port_bits must be a multiple of {WORD_BITS}", self.port_bits, WORD_BITS),
-            ("lanes * word_bits must be a multiple of port_bits", self.binary_set_bits, self.port_bits),
+            (
+                "lanes * word_bits must be a multiple of port_bits",
+                self.binary_set_bits,
+                self.port_bits,
+            ),
             ("lanes * taps * 8 must be a multiple of port_bits", self.mac_set_bits, self.port_bits),
         ):
             if whole % part:

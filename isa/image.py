@@ -215,7 +215,9 @@ def _packets(frame: list[int]) -> Iterator[Packet]:
         head = checked.decode(PACKET, frame[position])
         length = head["length"]
         if head["crc8"] != crc8([head["type"], length & 0xFF, length >> 8]):
-            raise ImageError(f"Packet header at frame word {position} must match its CRC-8: corrupt")
+            raise ImageError(
+                f"Packet header at frame word {position} must match its CRC-8: corrupt"
+            )
         if head["type"] not in {kind.value for kind in PacketType}:
             raise ImageError(f"Packet type at frame word {position} is unknown: {head['type']}")
         if position + 1 + length > len(frame):

@@ -139,7 +139,9 @@ class Network:
     def blocks(self) -> Iterator[Block]:
         """The blocks in order."""
         index, channels, size = 0, self.widths[0], self.map_size
-        for stage, (width, count) in enumerate(zip(self.widths, self.blocks_per_stage, strict=True)):
+        for stage, (width, count) in enumerate(
+            zip(self.widths, self.blocks_per_stage, strict=True)
+        ):
             for position in range(count):
                 stride = 2 if stage > 0 and position == 0 else 1
                 block = Block(index, channels, width, stride, size)

@@ -5,7 +5,9 @@ A port of a nested interface is joined with two underscores: the stream `frames`
 structure.
 """
 
+import re
 from dataclasses import dataclass
+from itertools import count
 
 from amaranth.back import verilog
 from amaranth.hdl import Const, Fragment, Value, ValueCastable
@@ -54,4 +56,28 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     text: str = verilog.convert(
         fragment, name=name, ports=ports, emit_src=False, strip_internal_attrs=True
     )
-    return text
+    return _wake_constants(text)
+
+
+def _wake_constants(text: str) -> str:
+    """Makes blocks that assign a constant run at all.
+
+    Yosys writes the constant part of a partly constant vector as ``always @* x[3:0] = 4'h2;``. With
+    nothing in its sensitivity list such a block never runs, and the part stays undefined. A register
+    that gets its value at time 0 wakes it, as Yosys itself does for other blocks.
+    """
+    numbers = count()
+
+    def replace(match: re.Match[str]) -> str:
+        name = f"\\constant$wake${next(numbers)} "
+        return (
+            f"  reg {name} = 0;\n"
+            f"  always @* begin\n    if ({name}) begin end\n    {match['assignment']}\n  end\n"
+        )
+
+    return _CONSTANT_BLOCK.sub(replace, text)
+
+
+_CONSTANT_BLOCK = re.compile(
+    r"^  always @\*\n    (?P<assignment>[^=\n]+ = \d+'[bdh][0-9a-fA-F]+;)\n", re.MULTILINE
+)

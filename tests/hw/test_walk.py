@@ -74,9 +74,7 @@ def test_map_walker_visits_every_word_in_order(tiles, groups, last_groups, width
 def steps(layer, taps, words_per_group):
     """The steps of a convolution layer, as isa.layer describes them."""
     stride = 1 + layer["stride2"]
-    pixels = [
-        (i, j) for i in range(layer["out_height"]) for j in range(layer["out_width"])
-    ]
+    pixels = [(i, j) for i in range(layer["out_height"]) for j in range(layer["out_width"])]
     sets = [(ky, n) for ky in range(layer["kernel_rows"]) for n in range(layer["inner"])]
     kind = LayerKind(layer["kind"])
     for _ in range(layer["tiles"]):
