@@ -111,8 +111,9 @@ class _PaperBinariser(torch.autograd.Function):
 
 
 def _per_channel(x: Tensor) -> Tensor:
-    """Sums over all axes but the first, which stays: (out, 1, 1, 1)."""
-    return x.sum(dim=(1, 2, 3), keepdim=True)
+    """Sums over all axes but the first: (out, 1, 1, 1). Axis by axis, last first, as the released
+    code does: another order would round differently."""
+    return x.sum(3, keepdim=True).sum(2, keepdim=True).sum(1, keepdim=True)
 
 
 def ranks(x: Tensor) -> Tensor:
@@ -152,7 +153,9 @@ class RBONNConv2d(nn.Module):
     Parameters: ``weight`` (out, in, 3, 3) latent, ``scale`` (out, 1, 1, 1), ``u`` (out, 1, 1, 1).
 
     ``released``, ``released-rankfix``: in training, ``w - u * indicator * g`` takes the place of w
-    in the forward pass, g the gradient of the previous step; u learns through autograd.
+    in the forward pass, g the gradient of the previous step; u learns through autograd. In the
+    very first step g is 0, and so is the gradient of u (the released code has none then;
+    DistributedDataParallel asks for one in every step).
 
     ``paper``: after each optimiser step ``w[t+1] += U[t] * DReLU(w[t], A[t])`` (eq. 10, 11),
     ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (eq. 14, 15;

@@ -5,6 +5,7 @@ Images are uint8, N x H x W x C; labels int64, N.
 
 import gzip
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +94,14 @@ def _read_idx(path: Path, dimensions: int) -> Images:
 def load_npz(path: Path) -> tuple[Images, Labels | None]:
     """Arrays ``images`` (uint8 N x H x W x C) and perhaps ``labels`` of an npz file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if "images" not in file:
                 raise DataError(f"Image file {path} must have an array named images")
             images = file["images"]
             labels = file["labels"].astype(np.int64) if "labels" in file else None
     except DataError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"Image file {path} must be a readable npz file: {error}") from error
     return images, labels
 

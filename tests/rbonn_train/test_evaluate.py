@@ -1,0 +1,107 @@
+"""Inference and calibration as the command line calls them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isa.checkpoint import CheckpointError, write_checkpoint
+from isa.folding import fold_network
+from rbonn_train import evaluate as module
+from rbonn_train.calibrate import calibrate, compact
+from rbonn_train.checkpoint import read_checkpoint
+from rbonn_train.data import DataError, Dataset, load_shipped
+from rbonn_train.evaluate import evaluate, predict
+from rbonn_train.integer import IntegerNetwork
+from tests.networks import random_checkpoint, random_frames, small_network
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "plain.safetensors"
+    write_checkpoint(path, *random_checkpoint(small_network("plain")))
+    return path
+
+
+def test_predict_integers(path: Path) -> None:
+    images = random_frames(small_network("plain"), 5)
+    network = IntegerNetwork(fold_network(*read_checkpoint(path)))
+    logits, layers = predict(path, images)
+    assert logits.dtype == np.int64
+    assert logits.tolist() == network(images).tolist()
+    assert layers == {}
+    again, layers = predict(path, images, "integer", layers=True)
+    assert again.tolist() == logits.tolist()
+    assert list(layers) == ["stem", "blocks.0", "blocks.1", "fc"]
+
+
+def test_predict_refuses(path: Path) -> None:
+    images = random_frames(small_network("plain"), 2)
+    with pytest.raises(ValueError) as error:
+        predict(path, images, "fixed")
+    assert str(error.value) == "Arithmetic must be one of float, integer, not 'fixed'"
+    with pytest.raises(DataError, match="Images of plain must be uint8 of shape N x 8 x 8 x 1"):
+        predict(path, images[:, :7])
+    with pytest.raises(CheckpointError, match="must be an existing file"):
+        predict(path.with_name("none.safetensors"), images)
+
+
+@pytest.mark.parametrize("arith", ["float", "integer"])
+def test_evaluate_counts_the_whole_test_set(
+    arith: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28, 1), np.uint8)
+    small = module.fit_images(images, small_network("plain"))
+    logits, _ = predict(path, small, arith)
+    labels = logits.argmax(axis=1)
+    labels[:75] = (labels[:75] + 1) % 3
+
+    def load(split: str, data: Path | None) -> Dataset:
+        assert (split, data) == ("test", tmp_path)
+        return Dataset(images, labels)
+
+    monkeypatch.setattr(module, "load_split", load)
+    assert evaluate(path, arith, tmp_path) == {"accuracy": 0.75, "images": 300}
+
+
+def test_calibration_of_a_network_without_scales(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "models/tiny.safetensors"
+    info, tensors = read_checkpoint(shipped)
+    bare, out = tmp_path / "bare.safetensors", tmp_path / "out.safetensors"
+    write_checkpoint(bare, type(info)(info.network, None, info.training, info.metrics), tensors)
+    dataset = load_shipped(info.network)
+    with pytest.raises(CheckpointError, match="must be calibrated"):
+        predict(bare, dataset.images)
+    npz = tmp_path / "images.npz"
+    np.savez(npz, images=dataset.images[:100])
+    assert calibrate(bare, npz, out) == out
+    calibrated, same = read_checkpoint(out)
+    assert calibrated.metrics == {}
+    assert calibrated.training == info.training
+    assert all(np.array_equal(same[name], tensors[name]) for name in tensors)
+    assert out.stat().st_size < 1.5 * shipped.stat().st_size
+    right = [
+        (predict(p, dataset.images)[0].argmax(axis=1) == dataset.labels).mean()
+        for p in (shipped, out)
+    ]
+    assert right[1] > right[0] - 0.03
+
+
+def test_calibration_refuses_images_that_do_not_fit(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must be uint8 of shape N x 8 x 8 x 1"):
+        calibrate(path, np.zeros((2, 9, 9, 1), np.uint8), tmp_path / "x")
+    with pytest.raises(ValueError, match="Images for calibration must be at least one, not none"):
+        calibrate(path, np.zeros((0, 8, 8, 1), np.uint8), tmp_path / "x")
+
+
+def test_compact_keeps_every_value() -> None:
+    for values, dtype in (
+        ([1.0, -1.0, 127.0], np.int8),
+        ([1.0, 128.0], np.float32),
+        ([0.5, 1e9], np.float32),
+        ([0.1, 1.0], np.float64),
+        ([1e300], np.float64),
+    ):
+        array = np.array(values)
+        assert compact(array).dtype == dtype
+        assert compact(array).tolist() == values

@@ -1,0 +1,126 @@
+"""The module: names and shapes, borders, blocks, simulated rounding, calibration."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from isa.network import Network, Stem, tensor_shapes
+from rbonn_train.binary import Mode, RBONNConv2d, sign
+from rbonn_train.data import Dataset, to_tensor
+from rbonn_train.network import BinaryNetwork, RealConv2d
+
+LARGE = Network(
+    "large", (32, 64), 3, 7, (6, 12), (2, 1), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), Stem(7, 2, True)
+)
+
+
+@pytest.mark.parametrize("mode", [None, *Mode])
+def test_parameters_are_those_of_the_checkpoint(mode: Mode | None) -> None:
+    state = BinaryNetwork(LARGE, mode).state_dict()
+    shapes = tensor_shapes(LARGE)
+    for name, shape in shapes.items():
+        if not name.endswith(".conv.alpha"):
+            assert tuple(state[name].shape) == shape
+    others = {name.rsplit(".", 1)[-1] for name in set(state) - set(shapes)}
+    expected = {"num_batches_tracked"}
+    assert others == (expected if mode is None else expected | {"scale", "u", "previous"})
+
+
+def test_sizes() -> None:
+    model = BinaryNetwork(LARGE, Mode.RELEASED)
+    images = torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8)
+    maps = {name: tuple(x.shape) for name, x in model.residuals(images)}
+    assert maps == {
+        "stem": (2, 6, 8, 16),
+        "blocks.0": (2, 6, 8, 16),
+        "blocks.1": (2, 6, 8, 16),
+        "blocks.2": (2, 12, 4, 8),
+    }
+    assert model(images).shape == (2, 7)
+
+
+def test_border_pixels_are_the_rounded_mean() -> None:
+    network = dataclasses.replace(LARGE, mean=(0.501, 0.4, 0.3))
+    stem = BinaryNetwork(network, None).stem.eval()
+    images = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
+    large = torch.empty(1, 3, 38, 70)
+    large[:] = torch.tensor([128.0, 102.0, 77.0]).view(1, 3, 1, 1)  # 127.755, 102, 76.5: half up
+    large[:, :, 3:-3, 3:-3] = images
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
+    x = functional.conv2d((large / 255 - mean) / std, stem.conv.weight, stride=2)
+    torch.testing.assert_close(stem(images), functional.max_pool2d(stem.bn(x), 3, 2, padding=1))
+
+
+def test_a_block_is_the_printed_formula() -> None:
+    model = BinaryNetwork(LARGE, Mode.RELEASED).eval()
+    block = model.binary_blocks()[2]
+    for parameter in (block.bias0, block.bias1, block.bias2, block.prelu):
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 6, 8, 16)
+    side = functional.conv2d(functional.avg_pool2d(x, 2), block.shortcut.conv.weight)
+    main = block.bn(block.conv(sign(x + block.bias0.view(1, -1, 1, 1))))
+    total = main + block.shortcut.bn(side) + block.bias1.view(1, -1, 1, 1)
+    slope = block.prelu.view(1, -1, 1, 1)
+    expected = torch.where(total < 0, total * slope, total) + block.bias2.view(1, -1, 1, 1)
+    torch.testing.assert_close(block(x, x, model.points[2]), expected)
+
+
+def test_the_sign_sees_the_value_before_rounding() -> None:
+    block = BinaryNetwork(LARGE, Mode.RELEASED).eval().binary_blocks()[0]
+    y = torch.full((1, 6, 8, 16), 0.4)
+    torch.nn.init.constant_(block.bias0, -0.2)
+    rounded, point = torch.zeros_like(y), torch.nn.Identity()
+    assert torch.equal(block(y, rounded, point), block(y + 9, rounded, point))
+    assert not torch.equal(block(y, rounded, point), block(y - 9, rounded, point))
+
+
+def test_steps_use_real_and_binary_weights() -> None:
+    first, second = BinaryNetwork(LARGE, None), BinaryNetwork(LARGE, Mode.PAPER, penalty=1, tau=0.5)
+    assert all(isinstance(block.conv, RealConv2d) for block in first.binary_blocks())
+    for block in second.binary_blocks():
+        assert isinstance(block.conv, RBONNConv2d)
+        assert (block.conv.mode, block.conv.penalty, block.conv.tau) == (Mode.PAPER, 1, 0.5)
+
+
+def test_quantisation_puts_residuals_on_the_grid(network: Network, dataset: Dataset) -> None:
+    model = BinaryNetwork(network, Mode.RELEASED).eval()
+    images = to_tensor(dataset.images)
+    before = model(images)
+    quantisation = model.calibrate(images.split(64))
+    assert model.quantisation is None
+    assert torch.equal(model(images), before)  # nothing but watching
+    assert list(quantisation.exponents) == network.residual_names()
+    model.quantise(quantisation)
+    maps = dict(model.residuals(images))
+    for name, x in maps.items():
+        codes = x / quantisation.lsb(name)
+        torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
+        assert codes.abs().max() > 100
+    after = model(images)
+    assert not torch.equal(after, before)
+    assert np.corrcoef(after.detach().flatten(), before.detach().flatten())[0, 1] > 0.95
+    model.quantise(None)
+    assert torch.equal(model(images), before)
+
+
+def test_calibration_keeps_mode_and_statistics(network: Network, dataset: Dataset) -> None:
+    model = BinaryNetwork(network, Mode.RELEASED).train()
+    mean = model.stem.bn.running_mean.clone()
+    model.calibrate([to_tensor(dataset.images)])
+    assert model.training
+    assert torch.equal(mean, model.stem.bn.running_mean)
+
+
+def test_gradients_reach_every_parameter_through_the_rounding(
+    network: Network, dataset: Dataset
+) -> None:
+    model = BinaryNetwork(network, Mode.RELEASED)
+    images = to_tensor(dataset.images)
+    model.quantise(model.calibrate([images]))
+    functional.cross_entropy(model(images), torch.from_numpy(dataset.labels)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert name.endswith(".u") or parameter.grad.abs().sum() > 0, name
