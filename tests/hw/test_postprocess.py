@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The post-process against isa.fixed: extremes, all shifts, tiles that follow each other closely."""
+"""The post-process against isa.fixed: extremes, all shifts, tiles that follow closely."""
 
 import numpy as np
 import pytest
@@ -122,9 +122,17 @@ def dut_lanes(dut):
     return len(dut.output.bits)
 
 
-@pytest.mark.parametrize(("stalls", "gaps"), [("none", False), ("light", True), ("heavy", False)])
-@pytest.mark.parametrize("shortcut", [True, False])
-@pytest.mark.parametrize(("lanes", "post_lanes"), [(4, 2), (16, 2), (4, 4), (2, 1)])
+@pytest.mark.parametrize(
+    ("lanes", "post_lanes", "shortcut", "stalls", "gaps"),
+    [
+        (4, 2, True, "none", False),
+        (4, 2, False, "light", True),
+        (4, 2, True, "heavy", False),
+        (16, 2, True, "light", False),
+        (4, 4, False, "none", False),
+        (2, 1, True, "none", True),
+    ],
+)
 def test_tiles(lanes, post_lanes, shortcut, stalls, gaps):
     """Short tiles, so that parameters are replaced while words are still in the pipeline."""
     rng = np.random.default_rng(lanes + shortcut)
@@ -149,12 +157,12 @@ def test_tiles(lanes, post_lanes, shortcut, stalls, gaps):
     np.testing.assert_array_equal(outputs, np.concatenate(expected, axis=1))
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(8))
 def test_arithmetic(seed):
     """Every shift, extremes, and parameters like those of a network."""
     rng = np.random.default_rng(seed)
     dut = PostProcess(lanes=4, post_lanes=4)
-    shifts = Shifts(a=2 * seed + seed % 2, s=31 - 2 * seed, k=int(rng.integers(0, 32)))
+    shifts = Shifts(a=4 * seed + seed % 4, s=31 - 4 * seed - seed % 3, k=int(rng.integers(0, 32)))
     tile = random_tile(rng, 4)
     if seed % 2:  # the middle of the ranges: results that do not saturate
         tile.m[:] = rng.integers(-2000, 2000, 4)
