@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Compiles trained RBONN binary neural networks to a bit-exact accelerator.",
     )
     parser.add_argument("--version", action="version", version=f"rbonn {_version()}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument(
         "--debug", action="store_true", default=False, help="show the traceback of an error"
     )

@@ -56,7 +56,8 @@ class GoldenTransport:
         self._geometry = geometry
         self._make_run = make_run
         self._memory = [0] * geometry.image_words
-        self._registers = dict.fromkeys(Register, 0) | {
+        self._registers: dict[int, int] = {
+            **dict.fromkeys(Register, 0),
             Register.ID: MAGIC,
             Register.VERSION: VERSION,
             Register.GEOMETRY: geometry.digest,
@@ -111,7 +112,7 @@ class GoldenTransport:
         for window, part in ((Register.TOP_CLASS, 0), (Register.TOP_LOGIT, 1)):
             if window <= address < window + top_k:
                 return self._top(address - window)[part] & _WORD_MASK if done else 0
-        return self._registers.get(address, 0)  # type: ignore[call-overload, no-any-return]
+        return self._registers.get(address, 0)
 
     def _write_word(self, address: int, word: int) -> None:
         if address == Register.CONTROL:

@@ -89,7 +89,8 @@ def build_report(
 def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, Any]]:
     """Estimated and simulated cycles of each layer, and what every unit has to do for it."""
     estimates, roofline = compiled["estimate"]["layers"], compiled["roofline"]["layers"]
-    simulated = measured.layers or [None] * len(estimates)
+    unknown: list[LayerMeasured | None] = [None] * len(estimates)
+    simulated = measured.layers or unknown
     return [
         {
             "name": row["name"],

@@ -96,7 +96,7 @@ class Packet:
             raise ImageError(f"Packet payload must be 1 to 65535 words, not {len(self.payload)}")
         length = len(self.payload)
         crc = crc8([self.type.value, length & 0xFF, length >> 8])
-        fields = {"type": self.type, "length": length, "crc8": crc}
+        fields: dict[str, int | PacketType] = {"type": self.type, "length": length, "crc8": crc}
         return [*checked.to_words(PACKET, fields), *self.payload]
 
 

@@ -237,7 +237,7 @@ def network_from_dict(raw: Mapping[str, Any]) -> Network:
     if unknown := sorted(set(raw) - known):
         raise NetworkError(f"Network keys must be among {sorted(known)}, not {unknown}")
     try:
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
         }
         values["stem"] = Stem(**raw.get("stem", {}))
