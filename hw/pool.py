@@ -1,0 +1,254 @@
+"""Pooling: the stem's 3x3 max-pool, and the averages (2x2, and over the whole map).
+
+Both take words of L channels without flow control and answer after a constant ``latency``.
+"""
+
+import numpy as np
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.arguments import check_positive
+from hw.arithmetic import with_half
+from isa.fixed import FEATURE_BITS, RESIDUAL_BITS, SHIFT_BITS, round_shift
+from isa.layer import SIZE_BITS
+
+#: Most words of L channels in a pixel of a tile that the max-pool takes.
+MAX_GROUPS = 64
+#: Most pixels of a global average: 2**14.
+SUM_BITS = RESIDUAL_BITS + 14
+FINE_SHIFT_BITS = 3
+
+
+def word_layout(post_lanes):
+    """A word of L channels: residuals, and the sign bits that were taken before their rounding."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "residual": data.ArrayLayout(signed(RESIDUAL_BITS), post_lanes),
+            "bits": post_lanes,
+        }
+    )
+
+
+class MaxPool(wiring.Component):
+    """3x3 max-pool with stride 2 and a border of 1, which is ignored. No flow control.
+
+    The pixels of a map of even width and height come in row-major order, ``groups`` words each.
+    Output (i, j) is the largest of rows 2i-1..2i+1 and columns 2j-1..2j+1, and leaves with pixel
+    (2i+1, 2j+1). The sign bit of the largest is the OR of the sign bits, since the sign of a larger
+    value is never less; so it survives although the residuals have been rounded.
+
+    Members
+    -------
+    enable : In(1)
+        While low, words pass unchanged.
+    width : In
+        Of the map before the pool; ``width // 2 * groups`` must be at most ``line_words``.
+    groups : In
+        Words of a pixel. Like ``width``, constant within a map.
+    restart : In(1)
+        The next word, or the one that comes in this cycle, is the first of a map.
+    input, output : word_layout
+    """
+
+    latency = 3
+
+    def __init__(self, *, post_lanes, line_words):
+        check_positive("MaxPool", post_lanes=post_lanes, line_words=line_words)
+        self._post_lanes, self._line_words = post_lanes, line_words
+        super().__init__(
+            {
+                "enable": In(1),
+                "width": In(SIZE_BITS),
+                "groups": In(range(MAX_GROUPS + 1)),
+                "restart": In(1),
+                "input": In(word_layout(post_lanes)),
+                "output": Out(word_layout(post_lanes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        word = data.StructLayout(
+            {name: field.shape for name, field in word_layout(self._post_lanes) if name != "valid"}
+        )
+
+        def larger(a, b, name):
+            result = Signal(word, name=name)
+            for lane in range(self._post_lanes):
+                x, y = a.residual[lane], b.residual[lane]
+                m.d.comb += result.residual[lane].eq(Mux(x > y, x, y))
+            m.d.comb += result.bits.eq(a.bits | b.bits)
+            return result
+
+        # --- where the word stands -----------------------------------------------------------
+        place = data.StructLayout(
+            {
+                "group": range(MAX_GROUPS),
+                "column": SIZE_BITS,
+                "odd_row": 1,
+                "later_row": 1,  # not the first one
+                "line": range(self._line_words),
+            }
+        )
+        kept, now = Signal(place), Signal(place)
+        valid = self.input.valid
+        m.d.comb += now.eq(Mux(self.restart, 0, kept))
+        last_group = now.group == self.groups - 1
+        with m.If(valid | self.restart):
+            m.d.sync += kept.eq(now)
+        with m.If(valid):
+            m.d.sync += kept.group.eq(now.group + 1)
+            with m.If(now.column[0]):
+                m.d.sync += kept.line.eq(now.line + 1)
+            with m.If(last_group):
+                m.d.sync += [kept.group.eq(0), kept.column.eq(now.column + 1)]
+                with m.If(now.column == self.width - 1):
+                    m.d.sync += [
+                        kept.column.eq(0),
+                        kept.line.eq(0),
+                        kept.odd_row.eq(~now.odd_row),
+                        kept.later_row.eq(1),
+                    ]
+
+        # --- along a row: an even column joins its left neighbour, an odd one both --------------
+        m.submodules.row = row = Memory(shape=word, depth=MAX_GROUPS, init=[])
+        left, keep = row.read_port(domain="comb"), row.write_port()
+        current = Signal(word)
+        m.d.comb += [
+            current.residual.eq(self.input.residual),
+            current.bits.eq(self.input.bits),
+            left.addr.eq(now.group),
+            keep.addr.eq(now.group),
+            keep.en.eq(valid),
+        ]
+        joined = larger(current, left.data, "joined")
+        with m.If(now.column == 0):
+            m.d.comb += joined.eq(current)
+        m.d.comb += keep.data.eq(Mux(now.column[0], current, joined))
+
+        # --- down the rows, the same -----------------------------------------------------------
+        m.submodules.line = line = Memory(shape=word, depth=self._line_words, init=[])
+        store = line.write_port()
+        # In a map two pixels wide a line comes again while its last value is being written.
+        load = line.read_port(transparent_for=(store,))
+        m.d.comb += [load.addr.eq(now.line), load.en.eq(1)]
+
+        stage = data.StructLayout(
+            {
+                "valid": 1,
+                "used": 1,  # an odd column
+                "first": 1,
+                "odd": 1,
+                "line": range(self._line_words),
+                "word": word,
+            }
+        )
+        horizontal, vertical = Signal(stage), Signal(stage)
+        above = Signal(word)
+        m.d.sync += [
+            horizontal.valid.eq(valid),
+            horizontal.used.eq(now.column[0]),
+            horizontal.first.eq(~now.later_row),
+            horizontal.odd.eq(now.odd_row),
+            horizontal.line.eq(now.line),
+            horizontal.word.eq(Mux(self.enable, joined, current)),
+            vertical.eq(horizontal),
+            above.eq(load.data),
+        ]
+        merged = larger(vertical.word, above, "merged")
+        with m.If(vertical.first):
+            m.d.comb += merged.eq(vertical.word)
+        m.d.comb += [
+            store.addr.eq(vertical.line),
+            store.data.eq(Mux(vertical.odd, vertical.word, merged)),
+            store.en.eq(vertical.valid & vertical.used),
+        ]
+        result = Signal(word)
+        m.d.comb += result.eq(Mux(self.enable, merged, vertical.word))
+        m.d.sync += [
+            self.output.valid.eq(vertical.valid & (~self.enable | vertical.used & vertical.odd)),
+            self.output.residual.eq(result.residual),
+            self.output.bits.eq(result.bits),
+        ]
+        return m
+
+    @staticmethod
+    def model(x):
+        """(H, W, C) residuals, or bits -> (H/2, W/2, C)."""
+        x = np.asarray(x)
+        h, w, _ = x.shape
+        padded = np.pad(x, ((1, 0), (1, 0), (0, 0)), mode="edge")
+        windows = [padded[r : r + h : 2, c : c + w : 2] for r in range(3) for c in range(3)]
+        return np.max(windows, axis=0)
+
+
+class Average(wiring.Component):
+    """Sums words and shifts the sum, rounding half up: the 2x2 average (shift 2) and the features.
+
+    Members
+    -------
+    shift : In
+        Constant while there are words in the pipeline.
+    input : In(valid, first, last, data: L x signed(9))
+        A sum begins with ``first`` and ends with ``last``, at most 2**14 words later.
+    output : Out(valid, data: L x signed(16))
+        ``latency`` cycles after ``last``.
+    """
+
+    latency = 4
+
+    def __init__(self, *, post_lanes):
+        check_positive("Average", post_lanes=post_lanes)
+        self._post_lanes = post_lanes
+        super().__init__(
+            {
+                "shift": In(SHIFT_BITS),
+                "input": In(
+                    data.StructLayout(
+                        {
+                            "valid": 1,
+                            "first": 1,
+                            "last": 1,
+                            "data": data.ArrayLayout(signed(RESIDUAL_BITS), post_lanes),
+                        }
+                    )
+                ),
+                "output": Out(
+                    data.StructLayout(
+                        {
+                            "valid": 1,
+                            "data": data.ArrayLayout(signed(FEATURE_BITS), post_lanes),
+                        }
+                    )
+                ),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        entry = Signal.like(self.input)
+        m.d.sync += entry.eq(self.input)
+        valid = entry.valid & entry.last
+        for n in range(2, self.latency + 1):
+            target = self.output.valid if n == self.latency else Signal(name=f"valid_{n}")
+            m.d.sync += target.eq(valid)
+            valid = target
+        coarse = Cat(Const(0, FINE_SHIFT_BITS), self.shift[FINE_SHIFT_BITS:])
+        for lane in range(self._post_lanes):
+            total = Signal(signed(SUM_BITS), name=f"total_{lane}")
+            shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}")
+            with m.If(entry.valid):
+                m.d.sync += total.eq(Mux(entry.first, 0, total) + entry.data[lane])
+            m.d.sync += shifted.eq(with_half(total) >> coarse)
+            fine = Signal(signed(SUM_BITS + 1), name=f"fine_{lane}")
+            m.d.comb += fine.eq(shifted >> self.shift[:FINE_SHIFT_BITS])
+            m.d.sync += self.output.data[lane].eq(fine[1:].as_signed() + fine[0])
+        return m
+
+    @staticmethod
+    def model(x, shift):
+        """(words, L) -> (L,)."""
+        return round_shift(np.asarray(x).sum(axis=0), shift)
