@@ -18,15 +18,23 @@ from isa.layer import LayerKind
 
 @dataclass(frozen=True)
 class Timing:
-    """Latencies of the gateware, in cycles, calibrated against simulations of the whole core."""
+    """Latencies of the gateware, in cycles, measured on simulations of the whole core."""
 
-    start: int = 12  # from the start of a frame to the first word of the stream
-    layer: int = 36  # from a layer's descriptor, or the last write before it, to its last write
-    reload: int = 2  # a weight set's load, beyond one cycle a word
-    tile: int = 8  # between the drains of two tiles
-    drain: int = 12  # from a block's last step to its first drained word
+    start: int = 6  # from the start of a frame to the first word of the stream
+    layer: int = 4  # from the last write of a layer to the start of the next
+    first_set: int = 3  # from there to the first step, beyond the load of its weights
+    reload_binary: int = 5  # from one set to the next, beyond a cycle a word
+    reload_mac: int = 6
+    drain: int = 13  # from a block's last step to its first drained word
+    free: int = 2  # from a block's last drained word to the next block's last step
+    tile: int = 9  # between the drains of two tiles
+    post: int = 20  # from the last drained word to its write
+    reduction: int = 8  # from the start of a pool or mean to its last write, beyond its reads
     finish: int = 8  # from the last logit to the end, beyond one cycle a class
-    descriptors: int = 2  # LAYER packets that the stream may be ahead
+    descriptors: int = 3  # LAYER packets that the stream may be ahead
+
+    def reload(self, layer: Layer) -> int:
+        return self.reload_binary if layer.kind is LayerKind.BINARY else self.reload_mac
 
 
 TIMING = Timing()
@@ -121,13 +129,13 @@ def convolution_cycles(layer: Layer, geometry: Geometry, timing: Timing) -> int:
 def _convolution(
     layer: Layer, geometry: Geometry, timing: Timing, stream: _Stream, now: int
 ) -> tuple[int, dict[str, int]]:
-    """The time of the last drained word, and the cycles waited."""
+    """The time of the last write, and the cycles waited."""
     assert layer.tiles is not None
     steps, words = layer.tiles.steps, set_words(layer, geometry)
-    reload, blocks = words + timing.reload, block_sizes(layer)
+    reload, blocks = words + timing.reload(layer), block_sizes(layer)
     waits = {"weights": 0, "reload": 0, "post": 0}
     drained, bank_free = now, [0] * PARAMETER_BANKS
-    loadable = now  # from here the next set can be loaded: the shadow registers are free
+    ready = now + timing.first_set + words  # when the next set can be in the shadow registers
     for tile in range(layer.tiles.count):
         bank = tile % PARAMETER_BANKS
         params = stream.packet(geometry.lanes * CHANNEL_WORDS, bank_free[bank])
@@ -138,20 +146,21 @@ def _convolution(
             starts: list[int] = []
             # Only the first block of a tile can meet weights that have not arrived.
             for arrival in arrivals if index == 0 else [0] * steps:
-                begin = max(now, loadable + reload)
+                begin = max(now, ready)
                 waits["reload"] += begin - now
-                waits["weights"] += max(0, arrival + timing.reload - begin)
-                begin = max(begin, arrival + timing.reload)
-                if len(starts) == steps - 1 and begin < drained:
-                    waits["post"] += drained - begin
-                    begin = drained
+                loaded = arrival + timing.first_set
+                waits["weights"] += max(0, loaded - begin)
+                begin = max(begin, loaded)
+                if len(starts) == steps - 1 and begin < drained + timing.free:
+                    waits["post"] += drained + timing.free - begin
+                    begin = drained + timing.free
                 starts.append(begin)
-                loadable, now = begin, begin + pixels
+                ready, now = begin + reload, begin + pixels
             first = max(drained, starts[-1] + timing.drain, params)
             drained = max(first + pixels * groups, now + timing.drain)
         stream.release(words, starts)
         bank_free[bank] = drained
-    return drained, waits
+    return drained + timing.post, waits
 
 
 def estimate(program: Program, timing: Timing = TIMING) -> list[LayerEstimate]:
@@ -166,11 +175,11 @@ def estimate(program: Program, timing: Timing = TIMING) -> list[LayerEstimate]:
         waits = {"stream": begin - now}
         begun.append(begin)
         if layer.tiles is None:
-            end = begin + reduction_cycles(layer, geometry)
+            end = begin + reduction_cycles(layer, geometry) + timing.reduction
         else:
             end, more = _convolution(layer, geometry, timing, stream, begin)
             waits |= more
-        end += timing.layer - (timing.drain if layer.tiles is not None else 0)
+        end += timing.layer
         if layer.kind is LayerKind.CLASSIFIER:
             end += layer.out_channels + timing.finish
         layers.append(LayerEstimate(layer.name, layer.kind.name, end - now, waits))

@@ -8,7 +8,9 @@ from isa.geometry import GEOMETRIES, TINY, ULX3S_25F
 from isa.network import Network
 from tests.networks import SMALL_NETWORKS, random_checkpoint, small_network
 
-FREE = Timing(start=0, layer=0, reload=0, tile=0, drain=0, finish=0)
+FREE = Timing(
+    **{field.name: 0 for field in dataclasses.fields(Timing)} | {"descriptors": TIMING.descriptors}
+)
 
 
 def compiled(name="three-stages", geometry=ULX3S_25F):
