@@ -1,7 +1,13 @@
 """The host's view of the accelerator: a space of 32-bit words, addressed by word.
 
 The same map is seen through every transport. Windows marked as ports do not increment: every word
-written to them is pushed into a queue, and the bus stalls while that queue is full.
+written to them is pushed into a queue, and the bus stalls while that queue is full. In state ERROR
+such words are dropped: they belong to a frame that has failed. Words for STREAM are taken between
+CHECK or START and the end of what that streams; those that came before are dropped.
+
+Unknown addresses read 0 and ignore writes; so do logits and top-k in any state but DONE. A write to
+IMAGE or SOURCE turns READY and DONE into IDLE, as what was checked is no longer what is there;
+SOURCE keeps its value while the state is CHECKING or RUNNING.
 """
 
 from amaranth.lib import data, enum
@@ -35,6 +41,9 @@ class Register(enum.IntEnum):
     STREAM = 0x200  # port: image words, with Source.LINK
     LOGITS = 0x1000  # LOGITS + class, sign-extended
     IMAGE = 0x10000  # IMAGE + word: the `ram` source, write only
+
+
+PORTS = frozenset({Register.INPUT, Register.STREAM})
 
 
 CONTROL = data.StructLayout(
