@@ -103,7 +103,8 @@ class Array(wiring.Component):
         m = Module()
         step, lanes, width = self.step, self._lanes, self._weight_bits
         dot_latency = self._dots[0].latency
-        m.submodules += self._dots
+        for lane, dot in enumerate(self._dots):
+            m.submodules[f"dot_{lane}"] = dot
 
         # --- shadow weights ----------------------------------------------------------------------
         shadow = Signal(lanes * width)

@@ -13,6 +13,10 @@ from hw.tools import run_tool
 # Wide multiplexers (PFUMX, L6MUX21) roughly double the area of the popcount trees.
 SYNTH_COMMAND = "synth_ecp5 -nowidelut"
 
+# Amaranth gives each element of an array a wire like `sums[0]`, which is also what abc9 calls bit 0
+# of `sums`; it then ends with "Assert `count_id(wire->name) == 0' failed" (YosysHQ/yosys#4349).
+HIDE_COMMAND = "rename -hide w:*]"
+
 
 def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=None):
     """Synthesise `source` (.il or .v) for ECP5; write a netlist as JSON, as Verilog, or both.
@@ -54,7 +58,11 @@ def main(argv=None):
     design = libyosys.Design()
     reader = "read_rtlil" if args.source.suffix == ".il" else "read_verilog -sv"
     # Quoted, because a clone may lie in a folder with a space in its name.
-    commands = [f'{reader} "{args.source}"', f"{SYNTH_COMMAND} -top {args.top}"]
+    commands = [
+        f'{reader} "{args.source}"',
+        HIDE_COMMAND,
+        f"{SYNTH_COMMAND} -top {args.top}",
+    ]
     if args.json is not None:
         commands.append(f'write_json "{args.json}"')
     if args.verilog is not None:

@@ -3,7 +3,9 @@
 import subprocess
 
 import pytest
+from amaranth.back import rtlil
 
+from hw.array import mac_array
 from hw.synth import synthesise, synthesise_netlist
 from hw.tools import BuildError
 from sim.netlist import cell_models
@@ -73,3 +75,12 @@ def test_an_error_of_yosys_is_one_line(tmp_path):
 def test_a_missing_source_is_one_line(tmp_path):
     with pytest.raises(BuildError, match=r"^synthesis failed with status 1: ERROR: .*nothing\.il"):
         synthesise(tmp_path / "nothing.il", json=tmp_path / "top.json")
+
+
+def test_elements_of_arrays_do_not_collide_with_bits(tmp_path):
+    """Yosys alone ends with an assertion here, see HIDE_COMMAND."""
+    source = tmp_path / "top.il"
+    array = mac_array(taps=1, lanes=4, port_bits=32, post_lanes=2)
+    source.write_text(rtlil.convert(array))
+    synthesise(source, json=tmp_path / "top.json")
+    assert '"MULT18X18D"' in (tmp_path / "top.json").read_text()
