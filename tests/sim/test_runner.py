@@ -1,0 +1,119 @@
+"""The runner: results joined with traces, and whole cores against the golden model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from compiler.pipeline import compile_tensors
+from isa.geometry import TINY
+from isa.layer import LayerKind
+from sim.golden import Golden, GoldenError
+from sim.runner import collect, simulate, top_classes
+from sim.session import COUNTERS, Job
+from sim.simulator import SimulationError
+from sim.trace import record_of
+from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
+
+
+def compiled(network, geometry, seed=0):
+    return compile_tensors(*random_checkpoint(network, seed), geometry, verify=False).image
+
+
+@pytest.fixture(scope="module")
+def faultless():
+    """Golden frames of `plain`, the traces, and the session's results that belong to them."""
+    network = small_network("plain")
+    golden = Golden(TINY, compiled(network, TINY))
+    expected = [golden.run(frame) for frame in random_frames(network, 2)]
+    records = [record_of(TINY, frame) for frame in expected]
+    results = [
+        {
+            "logits": frame.logits.tolist(),
+            "top": [list(entry) for entry in top_classes(frame.logits, 3)],
+            "counters": dict.fromkeys(COUNTERS, 0) | {"cycles": record.cycle},
+        }
+        for frame, record in zip(expected, records, strict=True)
+    ]
+    return expected, records, results
+
+
+def test_collects(faultless):
+    expected, records, results = faultless
+    result = collect(TINY, expected, records, results)
+    assert (result.mismatches, result.differences, result.first) == (0, [], None)
+    assert np.array_equal(result.logits, [frame.logits for frame in expected])
+    values = [x.data.size for x in vars(expected[0].layers[0]).values() if hasattr(x, "data")]
+    assert sum(values) == 64 * 8 * 2
+    # stem and two binary layers, the second without bits; features, logits, and what the host reads
+    assert result.compared_values == 2 * (64 * 8 * 5 + 8 + 4 + 3 + 2 * 3)
+    assert result.layers == 5
+    assert result.cycles == [record.cycle for record in records]
+    kinds = [layer.kind for layer in result.layer_cycles[1]]
+    assert kinds == [LayerKind.STEM, *[LayerKind.BINARY] * 2, LayerKind.MEAN, LayerKind.CLASSIFIER]
+    assert sum(layer.cycles for layer in result.layer_cycles[0]) == records[0].layers[-1].cycle
+
+
+def test_names_wrong_results(faultless):
+    expected, records, results = faultless
+    logits, top = results[1]["logits"], results[1]["top"]
+    wrong = results[1] | {"logits": [logits[0], logits[1] + 1, logits[2]], "top": top[::-1]}
+    result = collect(TINY, expected, records, [results[0], wrong])
+    assert result.mismatches == 3
+    assert result.first == (
+        f"Frame 1, logit of class 1 read over the bus: expected {logits[1]}, found {logits[1] + 1}"
+    )
+    assert result.differences[1] == (
+        f"Frame 1, entry 0 of the largest logits: expected class {top[0][0]} with {top[0][1]}, "
+        f"found class {top[2][0]} with {top[2][1]}"
+    )
+
+
+def test_counts_and_names_wrong_traces(faultless):
+    expected, records, results = faultless
+    layer = dataclasses.replace(records[0].layers[0], index=3)
+    wrong = dataclasses.replace(records[0], layers=[layer, *records[0].layers[1:]])
+    result = collect(TINY, expected, [wrong, records[1]], results)
+    assert result.mismatches == 64 * 8 * 2
+    assert result.first == "Frame 0, layer 0 (stem): expected this layer, found layer 3 (stem)"
+
+
+def test_missing_frames(faultless):
+    expected, records, results = faultless
+    with pytest.raises(SimulationError) as error:
+        collect(TINY, expected, records[:1], results)
+    assert str(error.value) == "Trace must have 2 frames, not 1"
+
+
+def test_largest_logits_ties_go_to_the_lower_class():
+    assert top_classes(np.array([5, 9, 9, -3]), 5) == [(1, 9), (2, 9), (0, 5), (3, -3)]
+
+
+def test_job_there_and_back(tmp_path):
+    job = Job("a", "b", "c", classes=3, top_k=5, stalls="heavy", late_input=True)
+    job.write(tmp_path / "job.json")
+    assert Job.read(tmp_path / "job.json") == job
+
+
+def test_refuses_before_it_builds():
+    network = small_network("plain")
+    image = compiled(network, TINY)
+    with pytest.raises(ValueError) as error:
+        simulate(TINY, image, random_frames(network, 0))
+    assert str(error.value) == "Frames must be at least one, not none"
+    with pytest.raises(GoldenError):
+        simulate(
+            TINY, dataclasses.replace(image, packets=image.packets[1:]), np.zeros((1, 8, 8, 1))
+        )
+
+
+# --- whole cores -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda network: network.name)
+def test_core_equals_golden(network):
+    frames = random_frames(network, 2)
+    result = simulate(TINY, compiled(network, TINY), frames)
+    assert result.first is None
+    assert result.mismatches == 0
+    assert result.compared_values > 1000
