@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from host.arguments import progress
-from host.device import Device, DeviceError
+from host.device import Device
 from host.errors import UserError
 from host.images import ImageSet, Pixels
 from isa.geometry import Geometry
@@ -69,8 +69,8 @@ def run_image(
         for label, pixels in zip(images.names, bar, strict=True):
             try:
                 frames.append(device.classify(pixels))
-            except DeviceError as error:
-                raise DeviceError(f"{label}: {error}", error.code) from error
+            except RuntimeError as error:  # of the device, or of the way to it
+                raise UserError(f"{label}: {error}") from error
     return Results(
         logits=[frame.logits for frame in frames],
         classes=[frame.top[0][0] for frame in frames],

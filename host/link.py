@@ -3,6 +3,7 @@
 Every request is answered, or repeated a few times and then reported: nothing here waits forever.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -337,8 +338,8 @@ class SerialPort:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.split(": [")[0]
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return " ".join(str(error).split())
 
 
