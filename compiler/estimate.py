@@ -20,17 +20,17 @@ from isa.layer import LayerKind
 class Timing:
     """Latencies of the gateware, in cycles, measured on simulations of the whole core."""
 
-    start: int = 6  # from the start of a frame to the first word of the stream
+    start: int = 2  # from the start of a frame to the first word of the stream
     layer: int = 4  # from the last write of a layer to the start of the next
     first_set: int = 3  # from there to the first step, beyond the load of its weights
     reload_binary: int = 5  # from one set to the next, beyond a cycle a word
     reload_mac: int = 6
-    drain: int = 13  # from a block's last step to its first drained word
+    drain: int = 10  # from a block's last step to its first drained word
     free: int = 2  # from a block's last drained word to the next block's last step
     tile: int = 9  # between the drains of two tiles
-    post: int = 20  # from the last drained word to its write
-    reduction: int = 8  # from the start of a pool or mean to its last write, beyond its reads
-    finish: int = 8  # from the last logit to the end, beyond one cycle a class
+    post: int = 18  # from the last drained word to its write
+    reduction: int = 7  # from the start of a pool or mean to its last write, beyond its reads
+    finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
 
     def reload(self, layer: Layer) -> int:
@@ -141,7 +141,7 @@ def _convolution(
         params = stream.packet(geometry.lanes * CHANNEL_WORDS, bank_free[bank])
         arrivals = stream.weights(steps, words)
         groups = groups_of_tile(layer, geometry, tile)
-        drained += timing.tile if tile else 0
+        drainable = drained + timing.tile if tile else now
         for index, pixels in enumerate(blocks):
             starts: list[int] = []
             # Only the first block of a tile can meet weights that have not arrived.
@@ -156,8 +156,8 @@ def _convolution(
                     begin = drained + timing.free
                 starts.append(begin)
                 ready, now = begin + reload, begin + pixels
-            first = max(drained, starts[-1] + timing.drain, params)
-            drained = max(first + pixels * groups, now + timing.drain)
+            first = max(drainable, starts[-1] + timing.drain, params)
+            drainable = drained = max(first + pixels * groups, now + timing.drain)
         stream.release(words, starts)
         bank_free[bank] = drained
     return drained + timing.post, waits
