@@ -2,8 +2,8 @@
 import enum
 from typing import Any
 
-class Enum(enum.Enum):  # type: ignore[misc]  # type: ignore[misc]  # members come with subclasses
+class Enum(enum.Enum):  # type: ignore[misc]  # members come with subclasses
     def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
 
-class IntEnum(enum.IntEnum):  # type: ignore[misc]  # type: ignore[misc]
+class IntEnum(enum.IntEnum):  # type: ignore[misc]
     def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
