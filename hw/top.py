@@ -1,0 +1,57 @@
+"""The board's top: clock, serial port, link and accelerator. Only wires."""
+
+from fractions import Fraction
+
+from amaranth.hdl import ClockDomain, Elaboratable, Module
+from amaranth.lib import io
+from amaranth.lib.wiring import connect
+
+from hw.accelerator import Accelerator
+from hw.boards import Board
+from hw.clocking import ClockGenerator
+from hw.link import Link
+from hw.uart import UARTReceiver, UARTTransmitter
+from isa.geometry import Geometry
+
+
+class Top(Elaboratable):
+    """One accelerator on one board, driven over the board's serial port.
+
+    LED 0 shines while the interrupt is up: an image is loaded, a frame is done, or an error waits.
+    """
+
+    def __init__(self, *, board: Board, geometry: Geometry):
+        self._board = board
+        self._geometry = geometry
+
+    def elaborate(self, platform):
+        m = Module()
+        board = self._board
+        m.domains.sync = ClockDomain()
+        m.submodules.clocks = clocks = ClockGenerator(
+            input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz
+        )
+        pins = platform.request("uart", 0, dir={"rx": "-", "tx": "-", "rts": "-", "dtr": "-"})
+        m.submodules.clock_pin = clock_pin = io.Buffer(
+            "i", platform.request(board.oscillator, dir="-")
+        )
+        m.submodules.led = led = io.Buffer("o", platform.request("led", 0, dir="-"))
+        m.submodules.rx_pin = rx_pin = io.Buffer("i", pins.rx)
+        m.submodules.tx_pin = tx_pin = io.Buffer("o", pins.tx)
+
+        clock_hz = Fraction(clocks.settings.output_mhz).limit_denominator(1000) * 1_000_000
+        divisor = clock_hz / board.uart_baud
+        m.submodules.receiver = receiver = UARTReceiver(divisor=divisor)
+        m.submodules.transmitter = transmitter = UARTTransmitter(divisor=divisor)
+        m.submodules.link = link = Link(clock_hz=int(clock_hz))
+        m.submodules.accelerator = accelerator = Accelerator(geometry=self._geometry)
+        m.d.comb += [
+            clocks.clk_in.eq(clock_pin.i),
+            receiver.pin.eq(rx_pin.i),
+            tx_pin.o.eq(transmitter.pin),
+            led.o.eq(accelerator.interrupt),
+        ]
+        connect(m, receiver.bytes, link.rx)
+        connect(m, link.tx, transmitter.bytes)
+        connect(m, link.bus, accelerator.bus)
+        return m
