@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from host.arguments import add_json, add_model, say, write_json
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from rbonn_train.evaluate import evaluate
 
     data = None if args.data is None else Path(args.data)
-    result = evaluate(checkpoint, args.arith, data)
+    result = evaluate(checkpoint, args.arith, data, progress=sys.stderr.isatty())
     say(f"accuracy: {result['accuracy']:.4f} over {result['images']} images", args)
     write_json(args.json, result)
     return 0
