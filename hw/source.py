@@ -4,7 +4,7 @@
 cycle after it, `words` offers nothing old. Otherwise `words` is an ordinary stream of 32-bit words.
 """
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -12,6 +12,10 @@ from amaranth.lib.wiring import In, Out
 from hw.bus import MemoryWriteSignature
 from isa.bits import WORD_BITS
 from isa.registers import Source
+
+#: A word that is read in the cycle in which it is written may be anything: synthesis need not spend
+#: logic on it, as the CRC would notice.
+UNCHECKED = {"no_rw_check": 1}
 
 #: Bits of a word address of the image, enough for every source.
 IMAGE_ADDRESS_BITS = 16
@@ -41,11 +45,14 @@ class RamSource(wiring.Component):
 
     Streams one word a cycle; the first comes LATENCY cycles after `rewind`. After the last word of
     the memory the stream just ends. A word that is written while it is being fetched may be read
-    old or new. `init` pre-fills the memory, for simulation; its instance is named `image_ram`.
+    as anything. `init` pre-fills the memory, for simulation. It consists of banks of BANK_WORDS
+    words, whose instances are named `image_ram_0`, `image_ram_1`, ...
     """
 
-    LATENCY = 4  # from the rewind's cycle to the first word's: address, memory, register, queue
-    QUEUE = 8  # covers the latency, so that the stream has no bubbles; a power of two
+    LATENCY = 5  # from the rewind's cycle to the first word's: address, bank, two registers, queue
+    QUEUE = 8  # covers the latency, so that the stream has no bubbles
+    # Four blocks of 2048 x 9 need no multiplexer between their slow outputs and the first register.
+    BANK_WORDS = 2048
 
     def __init__(self, *, words, init=()):
         if not isinstance(words, int) or not 1 <= words <= 1 << IMAGE_ADDRESS_BITS:
@@ -65,33 +72,51 @@ class RamSource(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.image_ram = memory = Memory(shape=WORD_BITS, depth=self.words, init=self._init)
-        write = memory.write_port()
-        read = memory.read_port()
         rewind = self.image.rewind
         queue = fifo.SyncFIFO(width=WORD_BITS, depth=self.QUEUE)
         m.submodules.queue = ResetInserter(rewind)(queue)
-
-        m.d.comb += [
-            write.en.eq(self.write.valid & (self.write.address < self.words)),
-            write.addr.eq(self.write.address),
-            write.data.eq(self.write.data),
-        ]
 
         position = Signal(range(self.words + 1), init=self.words)
         room = Signal(range(self.QUEUE + 1), init=self.QUEUE)  # queue places nobody fetches for
         fetch = Signal()
         take = Signal()
-        fetched = Signal()  # `read.data` is a word of the stream
-        word = Signal(WORD_BITS)  # a register behind the memory's output multiplexer
-        word_valid = Signal()
         m.d.comb += [
             fetch.eq((room != 0) & (position != self.words)),
-            read.addr.eq(position),
-            read.en.eq(fetch),
             take.eq(self.image.words.valid & self.image.words.ready),
+        ]
+
+        # Banks, each with a register behind it, and a multiplexer with another one
+        bank_bits = (self.BANK_WORDS - 1).bit_length()
+        read_data = []
+        for start in range(0, self.words, self.BANK_WORDS):
+            depth = min(self.BANK_WORDS, self.words - start)
+            init = self._init[start : start + depth]
+            bank = Memory(shape=WORD_BITS, depth=depth, init=init, attrs=UNCHECKED)
+            number = start // self.BANK_WORDS
+            m.submodules[f"image_ram_{number}"] = bank
+            write, read = bank.write_port(), bank.read_port()
+            here = (self.write.address[bank_bits:] == number) & (self.write.address < self.words)
+            m.d.comb += [
+                write.en.eq(self.write.valid & here),
+                write.addr.eq(self.write.address),
+                write.data.eq(self.write.data),
+                read.addr.eq(position),
+                read.en.eq(1),
+            ]
+            read_data.append(Signal(WORD_BITS, name=f"bank{number}_data"))
+            m.d.sync += read_data[number].eq(read.data)
+        selected = [Signal(range(len(read_data)), name=f"selected{i}") for i in range(2)]
+        valid = [Signal(name=f"valid{i}") for i in range(3)]
+        word = Signal(WORD_BITS)
+        m.d.sync += [
+            selected[0].eq(position >> bank_bits),
+            selected[1].eq(selected[0]),
+            word.eq(Array(read_data)[selected[1]]),
+        ]
+
+        m.d.comb += [
             queue.w_data.eq(word),
-            queue.w_en.eq(word_valid),
+            queue.w_en.eq(valid[2]),
             self.image.words.payload.eq(queue.r_data),
             self.image.words.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.image.words.ready),
@@ -99,16 +124,13 @@ class RamSource(wiring.Component):
         m.d.sync += [
             position.eq(position + fetch),
             room.eq(room - fetch + take),
-            fetched.eq(fetch),
-            word.eq(read.data),
-            word_valid.eq(fetched),
+            Cat(valid).eq(Cat(fetch, valid)),
         ]
         with m.If(rewind):
             m.d.sync += [
                 position.eq(Mux(self.image.address < self.words, self.image.address, self.words)),
                 room.eq(self.QUEUE),
-                fetched.eq(0),
-                word_valid.eq(0),
+                Cat(valid).eq(0),
             ]
         return m
 

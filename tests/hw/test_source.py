@@ -32,6 +32,29 @@ def test_ram_streams_from_wherever_it_is_rewound_to(stalls):
     simulate(dut, bench)
 
 
+def test_ram_streams_across_its_banks():
+    """One word of a last, shallow bank included."""
+    words = 2 * RamSource.BANK_WORDS + 3
+    content = [i * 0x9E37_79B9 & 0xFFFF_FFFF for i in range(words)]
+    dut = RamSource(words=words, init=content[:-2])
+
+    async def bench(ctx):
+        ctx.set(dut.write.valid, 1)
+        for index in (5, RamSource.BANK_WORDS, words - 2, words - 1, words, words + 3):
+            ctx.set(dut.write.address, index)
+            ctx.set(dut.write.data, content[index] if index < words else 0)
+            await ctx.tick()
+        ctx.set(dut.write.valid, 0)
+        for address in range(0, words, RamSource.BANK_WORDS):
+            start = max(address - 4, 0)
+            await rewind(ctx, dut.image, start)
+            count = min(12, words - start)
+            got = await receive(ctx, dut.image.words, count, "light", seed=address)
+            assert got == content[start : start + count]
+
+    simulate(dut, bench)
+
+
 def test_ram_gives_a_word_a_cycle_after_its_latency():
     dut = RamSource(words=100, init=WORDS)
 
