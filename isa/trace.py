@@ -128,7 +128,7 @@ def read_trace(lines: Iterable[str], geometry: Geometry) -> list[FrameRecord]:
             raise
         except ValueError:  # unknown letters, too few or too many values, x or z digits
             raise TraceError(
-                f"Trace line {number} must be a record of isa.trace, not {line.strip()!r}"
+                f"Trace line {number} must be a record of isa.trace, not {line.strip()[:80]!r}"
             ) from None
         record.addresses.append(address)
         record.data.append(data)

@@ -56,7 +56,22 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     text: str = verilog.convert(
         fragment, name=name, ports=ports, emit_src=False, strip_internal_attrs=True
     )
-    return _wake_constants(text)
+    return _wake(_wake_constants(text))
+
+
+def _wake(text: str) -> str:
+    """Makes combinational blocks run at time 0.
+
+    Yosys has them read a register that is declared with an initial value, for the change of it to
+    wake them. Icarus makes that value before any block waits for it; a non-blocking assignment
+    comes after that.
+    """
+    return _WAKING_REGISTER.sub(r"  reg \g<name> ;\n  initial \g<name> <= 0;", text)
+
+
+_WAKING_REGISTER = re.compile(
+    r"^  reg (?P<name>\\(\$auto\$verilog_backend|constant\$wake)\S+) += 0;$", re.MULTILINE
+)
 
 
 def _wake_constants(text: str) -> str:
