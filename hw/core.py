@@ -108,7 +108,7 @@ class Core(wiring.Component):
         m.submodules.drain = drain = Drain(groups=geometry.groups)
         m.submodules.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
         m.submodules.max_pool = max_pool = MaxPool(
-            post_lanes=post_lanes, line_words=geometry.line_words
+            post_lanes=post_lanes, max_groups=geometry.groups, line_words=geometry.line_words
         )
         m.submodules.average = average = Average(post_lanes=post_lanes)
         m.submodules.writer = writer = Writer(

@@ -14,8 +14,6 @@ from hw.arithmetic import with_half
 from isa.fixed import FEATURE_BITS, RESIDUAL_BITS, SHIFT_BITS, round_shift
 from isa.layer import SIZE_BITS
 
-#: Most words of L channels in a pixel of a tile that the max-pool takes.
-MAX_GROUPS = 64
 #: Most pixels of a global average: 2**14.
 SUM_BITS = RESIDUAL_BITS + 14
 FINE_SHIFT_BITS = 3
@@ -47,22 +45,25 @@ class MaxPool(wiring.Component):
     width : In
         Of the map before the pool; ``width // 2 * groups`` must be at most ``line_words``.
     groups : In
-        Words of a pixel. Like ``width``, constant within a map.
+        Words of a pixel, at most ``max_groups``. Like ``width``, constant within a map.
     restart : In(1)
         The next word, or the one that comes in this cycle, is the first of a map.
     input, output : word_layout
     """
 
-    latency = 3
+    latency = 4
 
-    def __init__(self, *, post_lanes, line_words):
-        check_positive("MaxPool", post_lanes=post_lanes, line_words=line_words)
-        self._post_lanes, self._line_words = post_lanes, line_words
+    def __init__(self, *, post_lanes, max_groups, line_words):
+        check_positive(
+            "MaxPool", post_lanes=post_lanes, max_groups=max_groups, line_words=line_words
+        )
+        self._post_lanes, self._max_groups = post_lanes, max_groups
+        self._line_words = line_words
         super().__init__(
             {
                 "enable": In(1),
                 "width": In(SIZE_BITS),
-                "groups": In(range(MAX_GROUPS + 1)),
+                "groups": In(range(self._max_groups + 1)),
                 "restart": In(1),
                 "input": In(word_layout(post_lanes)),
                 "output": Out(word_layout(post_lanes)),
@@ -86,7 +87,7 @@ class MaxPool(wiring.Component):
         # --- where the word stands -----------------------------------------------------------
         place = data.StructLayout(
             {
-                "group": range(MAX_GROUPS),
+                "group": range(self._max_groups),
                 "column": SIZE_BITS,
                 "odd_row": 1,
                 "later_row": 1,  # not the first one
@@ -114,62 +115,55 @@ class MaxPool(wiring.Component):
                     ]
 
         # --- along a row: an even column joins its left neighbour, an odd one both --------------
-        m.submodules.row = row = Memory(shape=word, depth=MAX_GROUPS, init=[])
+        m.submodules.row = row = Memory(shape=word, depth=self._max_groups, init=[])
         left, keep = row.read_port(domain="comb"), row.write_port()
-        current = Signal(word)
-        m.d.comb += [
+        # Registered first: the way through the memory and the comparison is long enough.
+        stage = data.StructLayout({"valid": 1, "place": place, "word": word})
+        entry = Signal(stage)
+        at, current = entry.place, entry.word
+        m.d.sync += [
+            entry.valid.eq(valid),
+            entry.place.eq(now),
             current.residual.eq(self.input.residual),
             current.bits.eq(self.input.bits),
-            left.addr.eq(now.group),
-            keep.addr.eq(now.group),
-            keep.en.eq(valid),
+        ]
+        m.d.comb += [
+            left.addr.eq(at.group),
+            keep.addr.eq(at.group),
+            keep.en.eq(entry.valid),
         ]
         joined = larger(current, left.data, "joined")
-        with m.If(now.column == 0):
+        with m.If(at.column == 0):
             m.d.comb += joined.eq(current)
-        m.d.comb += keep.data.eq(Mux(now.column[0], current, joined))
+        m.d.comb += keep.data.eq(Mux(at.column[0], current, joined))
 
         # --- down the rows, the same -----------------------------------------------------------
         m.submodules.line = line = Memory(shape=word, depth=self._line_words, init=[])
         store = line.write_port()
         # In a map two pixels wide a line comes again while its last value is being written.
         load = line.read_port(transparent_for=(store,))
-        m.d.comb += [load.addr.eq(now.line), load.en.eq(1)]
-
-        stage = data.StructLayout(
-            {
-                "valid": 1,
-                "used": 1,  # an odd column
-                "first": 1,
-                "odd": 1,
-                "line": range(self._line_words),
-                "word": word,
-            }
-        )
+        m.d.comb += [load.addr.eq(at.line), load.en.eq(1)]
         horizontal, vertical = Signal(stage), Signal(stage)
         above = Signal(word)
         m.d.sync += [
-            horizontal.valid.eq(valid),
-            horizontal.used.eq(now.column[0]),
-            horizontal.first.eq(~now.later_row),
-            horizontal.odd.eq(now.odd_row),
-            horizontal.line.eq(now.line),
+            horizontal.eq(entry),
             horizontal.word.eq(Mux(self.enable, joined, current)),
             vertical.eq(horizontal),
             above.eq(load.data),
         ]
+        odd_row, odd_column = vertical.place.odd_row, vertical.place.column[0]
         merged = larger(vertical.word, above, "merged")
-        with m.If(vertical.first):
+        with m.If(~vertical.place.later_row):
             m.d.comb += merged.eq(vertical.word)
         m.d.comb += [
-            store.addr.eq(vertical.line),
-            store.data.eq(Mux(vertical.odd, vertical.word, merged)),
-            store.en.eq(vertical.valid & vertical.used),
+            store.addr.eq(vertical.place.line),
+            store.data.eq(Mux(odd_row, vertical.word, merged)),
+            store.en.eq(vertical.valid & odd_column),
         ]
         result = Signal(word)
         m.d.comb += result.eq(Mux(self.enable, merged, vertical.word))
         m.d.sync += [
-            self.output.valid.eq(vertical.valid & (~self.enable | vertical.used & vertical.odd)),
+            self.output.valid.eq(vertical.valid & (~self.enable | odd_column & odd_row)),
             self.output.residual.eq(result.residual),
             self.output.bits.eq(result.bits),
         ]

@@ -86,7 +86,7 @@ def test_max_pool(gaps):
     rng = np.random.default_rng(1)
     maps = [random_map(rng, *shape) for shape in SHAPES]
     maps.append(tuple(np.full((4, 4, 2), value) for value in (-256, 0)))  # ignored, not 0
-    dut = MaxPool(post_lanes=LANES, line_words=16)
+    dut = MaxPool(post_lanes=LANES, max_groups=3, line_words=16)
     words = run_pool(dut, maps, enable=1, gaps=gaps)
     expected = np.concatenate(
         [[dut.model(part).reshape(-1, LANES) for part in pair] for pair in maps], axis=1
@@ -107,7 +107,9 @@ def test_model():
 def test_pass_through():
     rng = np.random.default_rng(3)
     maps = [random_map(rng, *shape) for shape in SHAPES]
-    words = run_pool(MaxPool(post_lanes=LANES, line_words=16), maps, enable=0, gaps=True)
+    words = run_pool(
+        MaxPool(post_lanes=LANES, max_groups=3, line_words=16), maps, enable=0, gaps=True
+    )
     expected = np.concatenate([[x.reshape(-1, LANES) for x in pair] for pair in maps], axis=1)
     np.testing.assert_array_equal(words, expected)
 
@@ -164,11 +166,11 @@ def test_average_model():
     ("make", "message"),
     [
         (
-            lambda: MaxPool(post_lanes=0, line_words=4),
+            lambda: MaxPool(post_lanes=0, max_groups=1, line_words=4),
             "MaxPool post_lanes must be a positive integer, not 0",
         ),
         (
-            lambda: MaxPool(post_lanes=2, line_words=-1),
+            lambda: MaxPool(post_lanes=2, max_groups=1, line_words=-1),
             "MaxPool line_words must be a positive integer, not -1",
         ),
         (lambda: Average(post_lanes=0), "Average post_lanes must be a positive integer, not 0"),
