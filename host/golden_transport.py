@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from isa import checked
 from isa.bits import WORD_BITS
+from isa.fixed import LOGIT_BITS, limits
 from isa.geometry import Geometry
 from isa.image import (
     HEADER,
@@ -27,7 +28,15 @@ from isa.image import (
     parse,
     words_to_bytes,
 )
-from isa.registers import ADDRESS_BITS, CONTROL, ErrorCode, Register, Source, State
+from isa.registers import (
+    ADDRESS_BITS,
+    CONTROL,
+    NO_CLASS,
+    ErrorCode,
+    Register,
+    Source,
+    State,
+)
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
 """Frame, uint8 (H, W, C) -> logits (classes,)."""
@@ -134,7 +143,7 @@ class GoldenTransport:
         assert self._image is not None
         logits = self._logits[: self._image.info.classes]
         if rank >= len(logits):
-            return 0, 0
+            return NO_CLASS, limits(LOGIT_BITS)[0]
         order = sorted(range(len(logits)), key=lambda c: (-logits[c], c))
         return order[rank], logits[order[rank]]
 

@@ -8,10 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_positive
 from isa.fixed import LOGIT_BITS, limits
-
-CLASS_BITS = 16
-#: Stands in top_class where there are fewer classes than entries; the logit is the smallest one.
-NO_CLASS = (1 << CLASS_BITS) - 1
+from isa.registers import CLASS_BITS, NO_CLASS
 
 
 class Result(wiring.Component):

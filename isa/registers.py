@@ -7,12 +7,15 @@ CHECK or START and the end of what that streams; those that came before are drop
 
 Unknown addresses read 0 and ignore writes; so do logits and top-k in any state but DONE. A write to
 IMAGE or SOURCE turns READY and DONE into IDLE, as what was checked is no longer what is there;
-SOURCE keeps its value while the state is CHECKING or RUNNING.
+SOURCE keeps its value while the state is CHECKING or RUNNING. Where the network has fewer classes
+than the top-k has entries, the others hold NO_CLASS and the smallest logit.
 """
 
 from amaranth.lib import data, enum
 
 ADDRESS_BITS = 20
+CLASS_BITS = 16
+NO_CLASS = (1 << CLASS_BITS) - 1
 
 
 class Register(enum.IntEnum):

@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from hw.result import NO_CLASS, Result
+from hw.result import Result
+from isa.registers import NO_CLASS
 from sim.bench import simulate
 
 
