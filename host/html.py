@@ -85,9 +85,10 @@ def _sections(report: Report) -> list[str]:
         sections.append(
             _section(
                 "Where the cycles went",
-                "Counted by the gateware over one frame in steady state. Waits may overlap work of "
-                "another unit; other is everything that no counter covers.",
-                charts.stacked(_where(counters), "Where the cycles went"),
+                "Counted by the gateware over one frame in steady state. Averages: 2x2 of the "
+                "shortcuts, and the global sum. Waits may overlap work of another unit; other is "
+                "what no counter covers: starting and draining layers.",
+                charts.stacked(_where(counters, layers), "Where the cycles went"),
                 _counter_table(counters),
             )
         )
@@ -179,11 +180,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>'
 
 
-def _where(counters: Mapping[str, int]) -> list[tuple[str, float, str]]:
+def _where(
+    counters: Mapping[str, int], layers: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, float, str]]:
     """The frame's cycles cut into work and waits; what remains is `other`."""
+    reductions = [layer["cycles"] or 0 for layer in layers if layer["kind"] in ("POOL", "MEAN")]
     parts = [
         ("XNOR array works", counters["array_busy"], "xnor"),
         ("MAC array works", counters["mac_busy"], "mac"),
+        ("averages", sum(reductions), "fill"),
         ("waits for weights", counters["wait_weights"], "stream"),
         ("waits for input", counters["wait_input"], "over"),
         ("waits for post-process", counters["wait_post"], "post"),

@@ -8,12 +8,12 @@ import pytest
 from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
 from host.golden_transport import GoldenTransport
 from isa.geometry import TINY, ULX3S_25F
-from isa.image import HEADER_WORDS, ImageInfo, Packet, PacketType, build
+from isa.image import HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
 from isa.registers import ErrorCode, Register, Source, State
 
 SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
 INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
-IMAGE = build(TINY, INFO, [Packet(PacketType.LAYER, [0, 1, 2]), Packet(PacketType.PARAMS, [5])])
+IMAGE = build(TINY, INFO, [Packet(PacketType.LAYER, list(range(LAYER_WORDS)))])
 FRAMES = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), np.uint8)
 
 

@@ -1,0 +1,63 @@
+"""`rbonn run --backend rtl` and `rbonn sim` on a tiny network."""
+
+import json
+
+import numpy as np
+import pytest
+
+from host import cli
+from isa.checkpoint import write_checkpoint
+from tests.networks import random_checkpoint, random_frames, small_network
+
+NETWORK = small_network("one-pixel")
+FRAMES = random_frames(NETWORK, 2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rtl")
+    write_checkpoint(folder / "net.safetensors", *random_checkpoint(NETWORK))
+    np.savez(folder / "frames.npz", images=FRAMES)
+    return [
+        *("--model", "tiny", "--checkpoint", f"{folder}/net.safetensors", "--board", "tiny"),
+        *("--images", f"{folder}/frames.npz"),
+    ]
+
+
+def test_rtl_equals_integer(model, tmp_path):
+    results = {}
+    for backend in ("integer", "rtl"):
+        out = tmp_path / f"{backend}.json"
+        assert cli.main(["run", *model, "--backend", backend, "--json", str(out)]) == 0
+        results[backend] = json.loads(out.read_text())
+    assert results["rtl"]["logits"] == results["integer"]["logits"]
+    assert results["rtl"]["classes"] == results["integer"]["classes"]
+    assert all(cycles > 500 for cycles in results["rtl"]["cycles"])
+
+
+def test_sim(model, capsys):
+    assert cli.main(["sim", *model, "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"layers", "compared_values", "mismatches", "cycles"}
+    assert result["mismatches"] == 0
+    assert result["layers"] == 11
+    assert result["compared_values"] > 500
+    assert result["cycles"] > 1000
+
+
+def test_sim_names_the_first_difference(model, capsys, monkeypatch):
+    """The golden model is made wrong, as the gateware cannot be."""
+    from sim.golden import Golden
+
+    right = Golden.run
+
+    def wrong(self, frame):
+        changed = frame.copy()
+        changed.flat[0] ^= 0x80
+        return right(self, changed)
+
+    monkeypatch.setattr(Golden, "run", wrong)
+    assert cli.main(["sim", *model, "--limit", "1"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("rbonn: error: Frame 0, layer 0 (stem), residual at pixel (0, 0)")
