@@ -73,6 +73,23 @@ class Link(wiring.Component):
         store, fetch = buffer.write_port(), buffer.read_port(domain="comb")
         m.d.comb += [store.addr.eq(index), fetch.addr.eq(index), store.data.eq(bus.read_data)]
 
+        # Bytes leave through a register, so that the UART's `ready` ends here
+        byte = Signal(8)
+        sends = Signal()  # `byte` enters the register
+        sending = Signal()
+        m.d.comb += [
+            sending.eq(
+                (state == State.SEND_HEADER)
+                | (state == State.SEND_PAYLOAD)
+                | (state == State.SEND_CRC)
+            ),
+            sends.eq(sending & ~tx.valid),
+        ]
+        with m.If(sends):
+            m.d.sync += [tx.payload.eq(byte), tx.valid.eq(1)]
+        with m.Elif(tx.ready):
+            m.d.sync += tx.valid.eq(0)
+
         receiving = Signal()
         m.submodules.rx_crc = rx_crc = crc.Processor(link.CRC16(8))
         m.submodules.tx_crc = tx_crc = crc.Processor(link.CRC16(8))
@@ -82,7 +99,7 @@ class Link(wiring.Component):
             rx_crc.data.eq(rx.payload),
             rx_crc.valid.eq(rx.valid & receiving),
             rx_crc.start.eq(state == State.HUNT),
-            tx_crc.data.eq(tx.payload),
+            tx_crc.data.eq(byte),
             tx_crc.start.eq(state == State.ANSWER),
         ]
 
@@ -205,8 +222,8 @@ class Link(wiring.Component):
                     ]
 
             with m.Case(State.SEND_HEADER):
-                m.d.comb += [tx.valid.eq(1), tx.payload.eq(outgoing[:8])]
-                with m.If(tx.ready):
+                m.d.comb += byte.eq(outgoing[:8])
+                with m.If(sends):
                     m.d.comb += tx_crc.valid.eq(index != 0)  # the sync byte is not covered
                     m.d.sync += [outgoing.eq(outgoing >> 8), index.eq(index + 1)]
                     with m.If(index == link.RESPONSE_BYTES):
@@ -215,12 +232,8 @@ class Link(wiring.Component):
                             m.d.sync += state.eq(State.SEND_CRC)
 
             with m.Case(State.SEND_PAYLOAD):
-                m.d.comb += [
-                    tx.valid.eq(1),
-                    tx.payload.eq(fetch.data.word_select(lane, 8)),
-                    tx_crc.valid.eq(tx.ready),
-                ]
-                with m.If(tx.ready):
+                m.d.comb += [byte.eq(fetch.data.word_select(lane, 8)), tx_crc.valid.eq(sends)]
+                with m.If(sends):
                     m.d.sync += lane.eq(lane + 1)
                     with m.If(last_byte):
                         m.d.sync += index.eq(index + 1)
@@ -228,9 +241,8 @@ class Link(wiring.Component):
                             m.d.sync += [index.eq(0), state.eq(State.SEND_CRC)]
 
             with m.Case(State.SEND_CRC):
-                high_byte_first = Mux(index == 0, tx_crc.crc[8:], tx_crc.crc[:8])
-                m.d.comb += [tx.valid.eq(1), tx.payload.eq(high_byte_first)]
-                with m.If(tx.ready):
+                m.d.comb += byte.eq(Mux(index == 0, tx_crc.crc[8:], tx_crc.crc[:8]))
+                with m.If(sends):
                     m.d.sync += index.eq(index + 1)
                     with m.If(index == link.CRC_BYTES - 1):
                         m.d.sync += state.eq(State.HUNT)
