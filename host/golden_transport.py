@@ -13,7 +13,6 @@ import numpy.typing as npt
 from isa import checked
 from isa.bits import WORD_BITS
 from isa.fixed import LOGIT_BITS, limits
-from isa.fixed import LOGIT_BITS, limits
 from isa.geometry import Geometry
 from isa.image import (
     HEADER,
