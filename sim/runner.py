@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hw.accelerator import Accelerator
 from isa import layer, registers
-from isa.fixed import IntArray
+from isa.fixed import LOGIT_BITS, IntArray, limits
 from isa.geometry import Geometry
 from isa.image import Image
 from isa.trace import FrameRecord, TraceError, read_trace
@@ -227,9 +227,10 @@ def collect(
 
 
 def top_classes(logits: IntArray, count: int) -> list[tuple[int, int]]:
-    """The ``count`` largest logits with their classes; of equal ones the lower class first."""
+    """The ``count`` largest logits with their classes, as in `isa.registers`."""
     order = np.argsort(-logits, kind="stable")[:count]
-    return [(int(index), int(logits[index])) for index in order]
+    top = [(int(index), int(logits[index])) for index in order]
+    return top + [(registers.NO_CLASS, limits(LOGIT_BITS)[0])] * (count - len(top))
 
 
 def _compare_result(number: int, logits: IntArray, result: Result) -> tuple[int, list[str]]:
@@ -243,7 +244,7 @@ def _compare_result(number: int, logits: IntArray, result: Result) -> tuple[int,
     wrong += [
         f"Frame {number}, entry {place} of the largest logits: expected class {want[0]} with "
         f"{want[1]}, found class {found[0]} with {found[1]}"
-        for place, (want, found) in enumerate(zip(top, result["top"], strict=False))
+        for place, (want, found) in enumerate(zip(top, result["top"], strict=True))
         if list(want) != list(found)
     ]
     return len(logits) + 2 * len(top), wrong

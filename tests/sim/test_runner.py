@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from compiler.pipeline import compile_tensors
-from isa.geometry import TINY
+from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
+from isa.image import Packet, PacketType, build
 from isa.layer import LayerKind
+from isa.registers import NO_CLASS
 from sim.golden import Golden, GoldenError
-from sim.runner import collect, simulate, top_classes
+from sim.runner import Stalls, collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.trace import record_of
@@ -86,7 +88,9 @@ def test_missing_frames(faultless):
 
 
 def test_largest_logits_ties_go_to_the_lower_class():
-    assert top_classes(np.array([5, 9, 9, -3]), 5) == [(1, 9), (2, 9), (0, 5), (3, -3)]
+    logits = np.array([5, 9, 9, -3])
+    assert top_classes(logits, 3) == [(1, 9), (2, 9), (0, 5)]
+    assert top_classes(logits, 5)[3:] == [(3, -3), (NO_CLASS, -(1 << 23))]
 
 
 def test_job_there_and_back(tmp_path):
@@ -110,10 +114,93 @@ def test_refuses_before_it_builds():
 # --- whole cores -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda network: network.name)
-def test_core_equals_golden(network):
-    frames = random_frames(network, 2)
-    result = simulate(TINY, compiled(network, TINY), frames)
+def run(geometry, network, count=2, **options):
+    """Simulates ``count`` frames; all that the core writes must be as the golden model says."""
+    result = simulate(
+        geometry, compiled(network, geometry), random_frames(network, count), **options
+    )
     assert result.first is None
     assert result.mismatches == 0
-    assert result.compared_values > 1000
+    assert result.compared_values > 100 * count
+    assert len(result.cycles) == count
+    return result
+
+
+@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda network: network.name)
+def test_tiny_equals_golden(network):
+    run(TINY, network)
+
+
+@pytest.mark.parametrize("name", ["odd-channels", "big-stem"])
+@pytest.mark.parametrize("geometry", [ULX3S_25F, ULX3S_85F], ids=lambda geometry: geometry.name)
+def test_larger_geometries_equal_golden(geometry, name):
+    run(geometry, small_network(name))
+
+
+@pytest.mark.parametrize(
+    "stalls", [Stalls("light", 1), Stalls("heavy", 2), Stalls("heavy", 3, late_input=True)], ids=str
+)
+def test_stalls_change_nothing(stalls):
+    run(TINY, small_network("odd-channels"), 3, stalls=stalls)
+
+
+def test_late_input_is_waited_for():
+    result = run(TINY, small_network("plain"), 2, stalls=Stalls(late_input=True))
+    assert all(counters["wait_input"] > 0 for counters in result.counters)
+
+
+def test_image_from_the_host():
+    """Streamed for every frame; the ring waits for weights, and the results are the same."""
+    network = small_network("plain")
+    streamed, stored = run(TINY, network, source="link"), run(TINY, network)
+    assert np.array_equal(streamed.logits, stored.logits)
+    assert streamed.cycles[0] > stored.cycles[0]
+
+
+def test_icarus_agrees_to_the_cycle():
+    """A second, independent simulator, which knows unknown values."""
+    network = small_network("plain")
+    slow, fast = run(TINY, network, simulator="icarus"), run(TINY, network)
+    assert slow.cycles == fast.cycles
+    assert slow.layer_cycles == fast.layer_cycles
+
+
+def test_counters_add_up():
+    result = run(TINY, small_network("odd-channels"))
+    for counters, layers in zip(result.counters, result.layer_cycles, strict=True):
+        assert sum(layer.cycles for layer in layers) <= counters["cycles"]
+        for name in ("array_busy", "mac_busy", "wait_weights"):
+            assert sum(layer.activity[name] for layer in layers) == counters[name]
+        assert 0 < counters["array_busy"] < counters["binary_layer"]
+
+
+def test_core_reports_a_corrupt_image(tmp_path):
+    """The golden model reads packets, the core the words: here those are damaged."""
+    network = small_network("plain")
+    image = compiled(network, TINY)
+    words = [*image.words[:-5], image.words[-5] ^ 1 << 7, *image.words[-4:]]
+    with pytest.raises(SimulationError) as error:
+        simulate(
+            TINY,
+            dataclasses.replace(image, words=words),
+            random_frames(network, 1),
+            folder=tmp_path,
+        )
+    assert "Image ended in state ERROR with error FRAME_CRC" in str(error.value)
+
+
+def test_finds_a_core_that_computes_something_else(tmp_path):
+    """The core reads words that differ in one weight from the packets, which golden reads."""
+    network = small_network("plain")
+    image = compiled(network, TINY)
+    packets = list(image.packets)
+    last = max(i for i, packet in enumerate(packets) if packet.type is PacketType.WEIGHTS)
+    changed = [packets[last].payload[0] ^ 1, *packets[last].payload[1:]]
+    packets[last] = Packet(PacketType.WEIGHTS, changed)
+    other = build(TINY, image.info, packets)
+    frames = random_frames(network, 1)
+    result = simulate(TINY, dataclasses.replace(image, words=other.words), frames)
+    assert 1 <= result.mismatches <= 8
+    assert result.first.startswith(
+        "Frame 0, layer 4 (classifier), logits at pixel (0, 0), channel 0"
+    )
