@@ -68,26 +68,24 @@ class SimulatedLine:
         self.mangle = lambda raw: raw
         self.mangle_back = lambda raw: raw
 
-        async def send(ctx):
-            while True:
-                while not self._outgoing:
-                    await ctx.tick()
-                ctx.set(rx.payload, self._outgoing.pop(0))
-                ctx.set(rx.valid, 1)
-                await ctx.tick().until(rx.ready)
-                ctx.set(rx.valid, 0)
-
-        async def receive(ctx):
+        async def run(ctx):
+            """Both ends of the line, and the time."""
             ctx.set(tx.ready, 1)
-            async for _, _, valid, byte in ctx.tick().sample(tx.valid, tx.payload):
+            offered = False
+            samples = (tx.valid, tx.payload, rx.ready)
+            async for _, _, valid, byte, ready in ctx.tick().sample(*samples):
+                self.now += 1 / CLOCK_HZ
                 if valid:
                     self._incoming.append(byte)
+                if offered and ready:
+                    offered = False
+                    ctx.set(rx.valid, 0)
+                if not offered and self._outgoing:
+                    offered = True
+                    ctx.set(rx.payload, self._outgoing.pop(0))
+                    ctx.set(rx.valid, 1)
 
-        async def time(ctx):
-            async for _ in ctx.tick():
-                self.now += 1 / CLOCK_HZ
-
-        for bench in (send, receive, time, *benches):
+        for bench in (run, *benches):
             self._simulator.add_testbench(bench, background=True)
 
     def clock(self):
