@@ -26,10 +26,10 @@ class Timing:
     reload_binary: int = 5  # from one set to the next, beyond a cycle a word
     reload_mac: int = 6
     drain: int = 10  # from a block's last step to its first drained word
-    free: int = 2  # from a block's last drained word to the next block's last step
     tile: int = 9  # between the drains of two tiles
-    post: int = 18  # from the last drained word to its write
+    post: int = 19  # from the last drained word to its write
     reduction: int = 7  # from the start of a pool or mean to its last write, beyond its reads
+    bank: int = 8  # from a tile's last drained word until its parameters are done with
     finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
 
@@ -84,10 +84,16 @@ class _Stream:
         self._words_per_cycle = geometry.port_bits // WORD_BITS
         self._held: deque[tuple[int, int]] = deque()  # words and time of release, oldest first
         self._used = 0
+        self._banks = deque([0] * PARAMETER_BANKS)  # when each becomes free
 
-    def packet(self, words: int, not_before: int = 0) -> int:
-        """A LAYER or PARAMS packet, accepted from ``not_before`` on; the time it is complete."""
-        self.now = max(self.now, not_before) + 1 + words
+    def layer(self, not_before: int) -> int:
+        """A LAYER packet, accepted from ``not_before`` on; the time it is complete."""
+        self.now = max(self.now, not_before) + 1 + LAYER_WORDS
+        return self.now
+
+    def parameters(self, words: int) -> int:
+        """A PARAMS packet, into the bank that the tile before the last one had."""
+        self.now = max(self.now, self._banks.popleft()) + 1 + words
         return self.now
 
     def weights(self, sets: int, words: int) -> list[int]:
@@ -104,20 +110,23 @@ class _Stream:
             arrivals.append(self.now)
         return arrivals
 
-    def release(self, words: int, times: Sequence[int]) -> None:
+    def release(self, words: int, times: Sequence[int], end: int) -> None:
+        """The tile's sets, of so many words, are in the registers at these times, for the last
+        time; its parameters are done with at ``end``."""
         self._held.extend((words, time) for time in times)
+        self._banks.append(end)
 
 
 class _InstantStream(_Stream):
     """All weights are there already."""
 
-    def packet(self, words: int, not_before: int = 0) -> int:
+    def parameters(self, words: int) -> int:
         return 0
 
     def weights(self, sets: int, words: int) -> list[int]:
         return [0] * sets
 
-    def release(self, words: int, times: Sequence[int]) -> None:
+    def release(self, words: int, times: Sequence[int], end: int) -> None:
         pass
 
 
@@ -134,11 +143,10 @@ def _convolution(
     steps, words = layer.tiles.steps, set_words(layer, geometry)
     reload, blocks = words + timing.reload(layer), block_sizes(layer)
     waits = {"weights": 0, "reload": 0, "post": 0}
-    drained, bank_free = now, [0] * PARAMETER_BANKS
+    drained = now
     ready = now + timing.first_set + words  # when the next set can be in the shadow registers
     for tile in range(layer.tiles.count):
-        bank = tile % PARAMETER_BANKS
-        params = stream.packet(geometry.lanes * CHANNEL_WORDS, bank_free[bank])
+        params = stream.parameters(geometry.lanes * CHANNEL_WORDS)
         arrivals = stream.weights(steps, words)
         groups = groups_of_tile(layer, geometry, tile)
         drainable = drained + timing.tile if tile else now
@@ -151,15 +159,14 @@ def _convolution(
                 loaded = arrival + timing.first_set
                 waits["weights"] += max(0, loaded - begin)
                 begin = max(begin, loaded)
-                if len(starts) == steps - 1 and begin < drained + timing.free:
-                    waits["post"] += drained + timing.free - begin
-                    begin = drained + timing.free
+                if len(starts) == steps - 1 and begin < drained:
+                    waits["post"] += drained - begin
+                    begin = drained
                 starts.append(begin)
                 ready, now = begin + reload, begin + pixels
             first = max(drainable, starts[-1] + timing.drain, params)
             drainable = drained = max(first + pixels * groups, now + timing.drain)
-        stream.release(words, starts)
-        bank_free[bank] = drained
+        stream.release(words, starts, drained + timing.bank)
     return drained + timing.post, waits
 
 
@@ -171,7 +178,7 @@ def estimate(program: Program, timing: Timing = TIMING) -> list[LayerEstimate]:
     now, layers = 0, []
     for layer in program.layers:
         queued = begun[-timing.descriptors] if len(begun) >= timing.descriptors else 0
-        begin = max(now, stream.packet(LAYER_WORDS, queued))
+        begin = max(now, stream.layer(queued))
         waits = {"stream": begin - now}
         begun.append(begin)
         if layer.tiles is None:

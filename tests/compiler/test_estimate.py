@@ -6,7 +6,8 @@ from compiler.estimate import TIMING, Timing, convolution_cycles, estimate, set_
 from compiler.pipeline import compile_tensors
 from isa.geometry import GEOMETRIES, TINY, ULX3S_25F
 from isa.network import Network
-from tests.networks import SMALL_NETWORKS, random_checkpoint, small_network
+from sim.runner import simulate
+from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
 FREE = Timing(
     **{field.name: 0 for field in dataclasses.fields(Timing)} | {"descriptors": TIMING.descriptors}
@@ -80,3 +81,12 @@ def test_fmnist_s_keeps_the_array_busy():
     assert result.report["estimate"]["array_busy"] > 0.95
     assert 150_000 < result.report["estimate"]["cycles"] < 165_000
     assert TIMING.layer > 0
+
+
+@pytest.mark.parametrize("name", ["plain", "not-square", "pooled-stem"])
+def test_estimate_is_close_to_the_gateware(name):
+    """Cycles of a whole frame in simulation; the product promises 5 %."""
+    network = small_network(name)
+    result = compile_tensors(*random_checkpoint(network), TINY, verify=False)
+    simulated = simulate(TINY, result.image, random_frames(network, 1))
+    assert result.report["estimate"]["cycles"] == pytest.approx(simulated.cycles[0], rel=0.02)
