@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# An array may be made for its model() or its latency alone; its dot products are made with it.
 """The arrays: M lanes that each multiply the same operand by their own weights and accumulate.
 
 One generic class serves the XNOR array and the MAC array; they differ in their dot products.
