@@ -8,12 +8,17 @@ import pytest
 from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
 from host.golden_transport import GoldenTransport
 from isa.geometry import TINY, ULX3S_25F
-from isa.image import HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
+from isa.image import CHANNEL_WORDS, HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
 from isa.registers import ErrorCode, Register, Source, State
 
 SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
 INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
-IMAGE = build(TINY, INFO, [Packet(PacketType.LAYER, list(range(LAYER_WORDS)))])
+PACKETS = [
+    Packet(PacketType.LAYER, [0] * LAYER_WORDS),
+    Packet(PacketType.PARAMS, [5] * TINY.lanes * CHANNEL_WORDS),
+    Packet(PacketType.WEIGHTS, [7] * 4),
+]
+IMAGE = build(TINY, INFO, PACKETS)
 FRAMES = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), np.uint8)
 
 
@@ -127,7 +132,7 @@ def test_other_geometry():
 
 
 def test_image_that_does_not_fit():
-    big = build(TINY, INFO, [Packet(PacketType.LAYER, [0] * TINY.image_words)])
+    big = build(TINY, INFO, [*PACKETS[:2], Packet(PacketType.WEIGHTS, [0] * TINY.image_words)])
     with pytest.raises(DeviceError) as caught:
         Device(Faulty()).load_image(big)
     assert str(caught.value) == (
@@ -139,7 +144,7 @@ def test_image_that_does_not_fit():
 def test_frames_that_do_not_fit():
     info = dataclasses.replace(INFO, input_shape=(40, 40, 1))
     with pytest.raises(DeviceError) as caught:
-        Device(Faulty()).load_image(build(TINY, info, IMAGE.packets))
+        Device(Faulty()).load_image(build(TINY, info, PACKETS))
     assert str(caught.value) == (
         "Frames must fit the 1024 bytes of the device's input memory, not 1600"
     )
@@ -174,7 +179,7 @@ def test_the_device_refuses_a_damaged_image(position, value, code):
 
 
 def test_foreign_image():
-    foreign = build(ULX3S_25F, INFO, IMAGE.packets)
+    foreign = build(ULX3S_25F, INFO, PACKETS)
     with pytest.raises(DeviceError) as caught:
         Device(Faulty()).load_image(foreign)
     assert caught.value.code is ErrorCode.FOREIGN_GEOMETRY

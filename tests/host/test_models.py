@@ -1,0 +1,73 @@
+"""Finding models, checkpoints, geometries and images."""
+
+import numpy as np
+import pytest
+
+from host import models
+from host.errors import UserError
+from isa.geometry import TINY, ULX3S_25F
+from isa.image import LAYER_WORDS, ImageInfo, Packet, PacketType, build
+
+INFO = ImageInfo("x", (4, 4, 1), classes=2, layers=1, logit_exponent=0)
+PACKETS = [Packet(PacketType.LAYER, [1] * LAYER_WORDS)]
+
+
+def test_known_models():
+    assert {"fmnist-s", "tiny"} <= set(models.known_models())
+    assert models.model_name("tiny") == "tiny"
+    with pytest.raises(UserError, match=r"^Model must be one of .*, not 'no'$"):
+        models.model_name("no")
+
+
+def test_model_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    with pytest.raises(UserError) as caught:
+        models.model_name(str(path))
+    assert str(caught.value) == f"Model must be an existing .yaml file, not {path}"
+    path.write_text("network: {}")
+    assert models.model_name(str(path)) == "mine"
+    with pytest.raises(UserError) as caught:
+        models.checkpoint_path(str(path))
+    assert str(caught.value) == (
+        f"Model mine has no checkpoint at {tmp_path}/mine.safetensors: train it with "
+        f"`rbonn train --model {path}` and name the result with --checkpoint"
+    )
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    assert models.checkpoint_path(str(path)) == tmp_path / "mine.safetensors"
+
+
+def test_geometry():
+    assert models.geometry_named(None) is ULX3S_25F
+    assert models.geometry_named("tiny") is TINY
+
+
+def test_geometry_of_an_image_file(tmp_path):
+    for geometry in (TINY, ULX3S_25F):
+        path = tmp_path / "x.img"
+        path.write_bytes(build(geometry, INFO, PACKETS).to_bytes())
+        image, found = models.read_image(path)
+        assert found is geometry
+        assert image.info == INFO
+        assert models.read_image(path, geometry.name)[1] is geometry
+    with pytest.raises(UserError, match=f"^{path}: Image must be compiled for geometry tiny "):
+        models.read_image(path, "tiny")
+
+
+def test_shipped_images():
+    found = models.shipped_images((28, 28, 1), 20)
+    assert found.pixels.shape == (20, 28, 28, 1)
+    assert found.labels is not None
+    assert found.labels[:5].tolist() == [9, 2, 1, 1, 6]
+    with pytest.raises(UserError, match="do not fit this network's 32 x 32 x 3: name others"):
+        models.shipped_images((32, 32, 3), 1)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (8, 16), (28, 28), (9, 7)])
+def test_images_are_made_smaller_as_in_training(size):
+    from isa.network import Network
+    from rbonn_train.data import fit_images
+
+    network = Network("x", size, 1, 2, (4,), (1,), (0.5,), (0.5,))
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    expected = fit_images(pixels, network)
+    assert np.array_equal(models.fit(pixels, (*size, 1)), expected)
