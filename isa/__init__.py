@@ -1,1 +1,1 @@
-"""The contract between training, compiler, gateware and host: everything that two of them must agree on."""
+"""The contract between training, compiler, gateware and host: all that they must agree on."""

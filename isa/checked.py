@@ -1,5 +1,6 @@
 """Encoding and decoding of packed structures that refuses what Amaranth would silently truncate."""
 
+import operator
 from collections.abc import Mapping
 from enum import Enum
 
@@ -17,7 +18,7 @@ def _range(shape: Shape) -> range:
 
 def encode(layout: data.StructLayout, values: Mapping[str, int | Enum]) -> int:
     """Packs one value per field. Raises KeyError for missing or unknown fields, ValueError for a
-    value that does not fit its field."""
+    value that does not fit its field, TypeError for one that is no integer."""
     if missing := sorted(set(layout.members) - set(values)):
         raise KeyError(f"Fields must all be given, not without {missing}")
     if unknown := sorted(set(values) - set(layout.members)):
@@ -25,7 +26,7 @@ def encode(layout: data.StructLayout, values: Mapping[str, int | Enum]) -> int:
     raw = 0
     for name, field in layout:
         value = values[name]
-        number = int(value.value if isinstance(value, Enum) else value)
+        number = operator.index(value.value if isinstance(value, Enum) else value)
         shape = Shape.cast(field.shape)
         if number not in _range(shape):
             low, high = _range(shape)[0], _range(shape)[-1]

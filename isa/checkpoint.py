@@ -19,7 +19,8 @@ from safetensors.numpy import save
 from isa.network import CheckpointInfo, NetworkError, Quantisation, tensor_shapes
 
 METADATA_KEY = "rbonn"
-DTYPES = ("F16", "F32", "F64", "I8")
+#: Types of stored tensors: their names in the file, and in numpy.
+DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8"}
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -95,8 +96,11 @@ def check_checkpoint(
 
 def _check_scales(quantisation: Quantisation, names: list[str]) -> None:
     scale, exponents = quantisation.scale, quantisation.exponents
-    if not isinstance(scale, float) or not np.isfinite(scale) or scale <= 0:
+    number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not number or not np.isfinite(scale) or scale <= 0:
         raise CheckpointError(f"Scale must be a positive number, not {scale!r}")
+    if not isinstance(exponents, Mapping):
+        raise CheckpointError(f"Exponents must be given by name, not as {exponents!r}")
     if set(exponents) != set(names):
         raise CheckpointError(
             f"Exponents must be given for {', '.join(names)}, "
@@ -112,8 +116,14 @@ def _check_scales(quantisation: Quantisation, names: list[str]) -> None:
 def write_checkpoint(
     path: Path | str, info: CheckpointInfo, tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes a checked checkpoint (calibrated or not) atomically."""
+    """Writes a checked checkpoint (calibrated or not) atomically. Raises CheckpointError."""
     check_checkpoint(info, tensors, calibrated=False)
+    for name, value in tensors.items():
+        if value.dtype.name not in DTYPES.values():
+            raise CheckpointError(
+                f"Tensor {name} must be stored as one of {', '.join(DTYPES.values())}, not "
+                f"{value.dtype.name}"
+            )
     # A copy in C order: safetensors stores the memory of an array, whatever its strides.
     copies = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     write_atomically(path, save(copies, metadata={METADATA_KEY: info.to_json()}))

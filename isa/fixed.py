@@ -52,8 +52,10 @@ def round_shift(x: IntArray, shift: int) -> IntArray:
 
 def round_half_up(x: npt.ArrayLike) -> IntArray:
     """To integers. Values beyond the int64 range are clipped, far outside every format."""
-    rounded = np.floor(np.asarray(x, np.float64) + 0.5)
-    return np.clip(rounded, -(2.0**62), 2.0**62).astype(np.int64)
+    values = np.clip(np.asarray(x, np.float64), -(2.0**62), 2.0**62)
+    down = np.floor(values)
+    # Not floor(x + 0.5): that sum is rounded, which turns 0.5 - 2**-54 into 1.
+    return (down + (values - down >= 0.5)).astype(np.int64)
 
 
 # --- what the units compute ------------------------------------------------------------------
@@ -201,7 +203,11 @@ def feature_shift(pixels: int) -> int:
 def _sum_shift(
     gain: FloatArray, offset: FloatArray, acc_bound: int, a: int, shortcut: int | None
 ) -> int:
-    """The largest s for which m, n, p and k fit; ``gain`` per acc18 and ``offset`` in output LSBs."""
+    """The largest s for which m, n, p and k fit.
+
+    ``gain`` (per acc18) and ``offset`` are in LSBs of round(p >> s), and one LSB of the shortcut's
+    residual is 2**shortcut of these. Raises FixedPointError where there is none.
+    """
     acc18 = (acc_bound + (1 << a >> 1)) >> a
     for s in range((1 << SHIFT_BITS) - 1, -1, -1):
         m = np.abs(round_half_up(gain * 2.0**s)).max()
@@ -216,9 +222,10 @@ def _sum_shift(
             and m * acc18 + n + residual + (1 << s >> 1) <= limits(SUM_BITS)[1]
         ):
             return s
+    beside = "" if shortcut is None else f" beside a shortcut of 2**{shortcut}"
     raise FixedPointError(
         f"Gain and offset must fit {M_BITS} and {N_BITS} bits at some shift, not "
-        f"{np.abs(gain).max():.3g} and {np.abs(offset).max():.3g} output LSBs"
+        f"{np.abs(gain).max():.3g} and {np.abs(offset).max():.3g} output LSBs{beside}"
     )
 
 

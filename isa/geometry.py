@@ -8,10 +8,11 @@ from functools import cached_property
 
 from isa.bits import WORD_BITS
 from isa.fixed import RESIDUAL_BITS, WEIGHT_BITS
+from isa.registers import ADDRESS_BITS, Register
 
 
-def _power_of_two(value: int) -> bool:
-    return value > 0 and value & (value - 1) == 0
+def _power_of_two(value: int) -> bool:  # of a positive one
+    return value & (value - 1) == 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Geometry:
     channels                  most channels that the classifier reads
     classes                   most classes
     image_words               depth of the `ram` source, in 32-bit words
+    top_k                     classes that the result reports, largest logit first
     ========================  ===================================================================
     """
 
@@ -54,14 +56,24 @@ class Geometry:
     BLOCK_PIXELS = 16  # depth of the accumulators: a distributed RAM of the ECP5 is 16 deep
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if name != "name" and (type(value) is not int or value < 1):
+                raise ValueError(f"Geometry {name} must be a positive integer, not {value!r}")
         for name in ("lanes", "word_bits", "taps", "post_lanes", "input_bytes"):
             if not _power_of_two(getattr(self, name)):
                 raise ValueError(
                     f"Geometry {name} must be a power of two, not {getattr(self, name)!r}"
                 )
-        for name, value in dataclasses.asdict(self).items():
-            if name != "name" and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"Geometry {name} must be a positive integer, not {value!r}")
+        for name, window in (
+            ("classes", Register.IMAGE - Register.LOGITS),
+            ("image_words", (1 << ADDRESS_BITS) - Register.IMAGE),
+            ("top_k", Register.TOP_LOGIT - Register.TOP_CLASS),
+        ):
+            if getattr(self, name) > window:
+                raise ValueError(
+                    f"Geometry {name} must be at most {window}, the addresses of its registers, "
+                    f"not {getattr(self, name)!r}"
+                )
         for text, whole, part in (
             ("word_bits must be a multiple of lanes", self.word_bits, self.lanes),
             ("lanes must be a multiple of post_lanes", self.lanes, self.post_lanes),

@@ -23,6 +23,7 @@ import numpy as np
 from amaranth.lib import data, enum
 
 from isa import checked
+from isa.bits import WORD_BITS
 from isa.geometry import Geometry
 from isa.layer import CHANNEL, LAYER
 
@@ -194,11 +195,17 @@ def parse(raw: bytes, geometry: Geometry) -> Image:
             f"Image must have {header['frame_words']} frame words, not {len(frame)}: truncated?"
         )
     packets = list(_packets(frame))
-    if crc32(frame[:-1]) != frame[-1] or frame[-1] != header["frame_crc32"]:
-        raise ImageError("Image frame must match its CRC-32, but it is corrupt: compile it again")
     if not packets or packets[-1].type is not PacketType.END:
         raise ImageError("Image frame must end with an END packet: compile it again")
-    name = header["name"].to_bytes(4 * NAME_WORDS, "little").rstrip(b"\0").decode()
+    if crc32(frame[:-1]) != frame[-1] or frame[-1] != header["frame_crc32"]:
+        raise ImageError("Image frame must match its CRC-32, but it is corrupt: compile it again")
+    _check_order(packets, geometry)
+    layers = sum(packet.type is PacketType.LAYER for packet in packets)
+    if layers != header["layers"]:
+        raise ImageError(
+            f"Image must have {header['layers']} LAYER packets, not {layers}: compile it again"
+        )
+    name = header["name"].to_bytes(4 * NAME_WORDS, "little").rstrip(b"\0").decode(errors="replace")
     info = ImageInfo(
         name=name,
         input_shape=(header["input_height"], header["input_width"], header["input_channels"]),
@@ -207,6 +214,41 @@ def parse(raw: bytes, geometry: Geometry) -> Image:
         logit_exponent=header["logit_exponent"] - LOGIT_EXPONENT_BIAS,
     )
     return Image(info, packets[:-1], words)
+
+
+_PREDECESSORS = {
+    PacketType.LAYER: (None, PacketType.LAYER, PacketType.WEIGHTS),  # None: the frame begins
+    PacketType.PARAMS: (PacketType.LAYER, PacketType.WEIGHTS),
+    PacketType.WEIGHTS: (PacketType.PARAMS,),
+    PacketType.END: (PacketType.LAYER, PacketType.WEIGHTS),
+}
+
+
+def _check_order(packets: list[Packet], geometry: Geometry) -> None:
+    """Order and length of packets, END included."""
+    port_words = geometry.port_bits // WORD_BITS
+    lengths = {
+        PacketType.LAYER: LAYER_WORDS,
+        PacketType.PARAMS: geometry.lanes * CHANNEL_WORDS,
+        PacketType.END: 1,
+    }
+    previous: PacketType | None = None
+    for number, packet in enumerate(packets):
+        if previous not in _PREDECESSORS[packet.type]:
+            after = "at the beginning" if previous is None else f"after {previous.name}"
+            raise ImageError(
+                f"Image packet {number} must not be {packet.type.name} {after}: compile it again"
+            )
+        previous, length = packet.type, len(packet.payload)
+        if packet.type is PacketType.WEIGHTS:
+            rule, good = f"a multiple of {port_words}", length > 0 and length % port_words == 0
+        else:
+            rule, good = str(lengths[packet.type]), length == lengths[packet.type]
+        if not good:
+            raise ImageError(
+                f"Image packet {number} ({packet.type.name}) must have {rule} words, not {length}: "
+                f"compile it again"
+            )
 
 
 def _packets(frame: list[int]) -> Iterator[Packet]:

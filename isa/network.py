@@ -21,7 +21,7 @@ class NetworkError(ValueError):
 
 @dataclass(frozen=True)
 class Stem:
-    """The first, real-valued convolution: 3x3 stride 1 or 7x7 stride 2, then perhaps a 3x3/2 max-pool."""
+    """The first, real-valued convolution: 3x3 stride 1 or 7x7 stride 2, perhaps 3x3/2 max-pool."""
 
     kernel: int = 3
     stride: int = 1
@@ -91,8 +91,8 @@ class Network:
             )
         if min(self.blocks_per_stage) < 1 or min(self.widths) < 1:
             raise NetworkError(
-                f"Stages must have at least one block and one channel, not {self.blocks_per_stage!r} "
-                f"blocks of {self.widths!r} channels"
+                f"Stages must have at least one block and one channel, not "
+                f"{self.blocks_per_stage!r} blocks of {self.widths!r} channels"
             )
         for narrow, wide in zip(self.widths, self.widths[1:], strict=False):
             if not narrow <= wide <= 2 * narrow:
@@ -107,11 +107,15 @@ class Network:
                 f"mean and std must have one value per input channel ({self.input_channels}), not "
                 f"{len(self.mean)} and {len(self.std)}"
             )
-        if min(self.std) <= 0:
+        if not all(math.isfinite(value) for value in self.mean):
+            raise NetworkError(f"mean must be finite, not {self.mean!r}")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
             raise NetworkError(f"std must be positive, not {self.std!r}")
         if not 1 <= self.classes <= 1024:
             raise NetworkError(f"Classes must be 1 to 1024, not {self.classes!r}")
         multiple = self.stem.stride * (2 if self.stem.pool else 1) << (len(self.widths) - 1)
+        if len(self.input_size) != 2:
+            raise NetworkError(f"Input size must be height and width, not {self.input_size!r}")
         for size in self.input_size:
             if size < multiple or size % multiple:
                 raise NetworkError(
@@ -242,5 +246,5 @@ def network_from_dict(raw: Mapping[str, Any]) -> Network:
         }
         values["stem"] = Stem(**raw.get("stem", {}))
         return Network(**values)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise NetworkError(f"Network description must be complete: {error}") from error

@@ -81,4 +81,4 @@ class ErrorCode(enum.Enum, shape=4):
     PACKET = 5  # CRC-8, type or length of a packet header, or packets in the wrong order
     FRAME_CRC = 6
     WATCHDOG = 7  # no progress: input or stream did not arrive in time
-    NOT_READY = 8  # START without a checked image
+    NOT_READY = 8  # START without a checked image; START or CHECK while CHECKING or RUNNING

@@ -1,0 +1,95 @@
+"""Every rule of a geometry in its words, the digest, and what follows from the sizes."""
+
+import dataclasses
+import zlib
+
+import pytest
+
+from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, Geometry
+
+NUMBERS = [field.name for field in dataclasses.fields(Geometry) if field.name != "name"]
+POWERS = ("lanes", "word_bits", "taps", "post_lanes", "input_bytes")
+
+
+def refused(**changes) -> str:
+    with pytest.raises(ValueError) as error:
+        dataclasses.replace(TINY, **changes)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [0, -4, 4.0, "4", True, None])
+def test_numbers(name, value):
+    expected = f"Geometry {name} must be a positive integer, not {value!r}"
+    assert refused(**{name: value}) == expected
+
+
+@pytest.mark.parametrize("name", POWERS)
+def test_powers_of_two(name):
+    assert refused(**{name: 12}) == f"Geometry {name} must be a power of two, not 12"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lanes": 16}, "word_bits must be a multiple of lanes, not 8 and 16"),
+        ({"post_lanes": 8}, "lanes must be a multiple of post_lanes, not 4 and 8"),
+        ({"taps": 4}, "post_lanes must be a multiple of taps, not 2 and 4"),
+        ({"port_bits": 48}, "port_bits must be a multiple of 32, not 48 and 32"),
+        ({"port_bits": 16}, "port_bits must be a multiple of 32, not 16 and 32"),
+        ({"port_bits": 64}, "lanes * word_bits must be a multiple of port_bits, not 32 and 64"),
+        (
+            {"port_bits": 64, "word_bits": 16},
+            "lanes * taps * 8 must be a multiple of port_bits, not 32 and 64",
+        ),
+        (
+            {"classes": 61441},
+            "classes must be at most 61440, the addresses of its registers, not 61441",
+        ),
+        (
+            {"image_words": 983041},
+            "image_words must be at most 983040, the addresses of its registers, not 983041",
+        ),
+        ({"top_k": 9}, "top_k must be at most 8, the addresses of its registers, not 9"),
+    ],
+)
+def test_rules(changes, message):
+    assert refused(**changes) == f"Geometry {message}"
+
+
+def test_the_largest_that_pass():
+    dataclasses.replace(TINY, classes=61440, image_words=983040, top_k=8)
+
+
+def test_the_digest_changes_with_every_field():
+    digests = {TINY.digest}
+    for name in NUMBERS:
+        # word_bits, lanes, ... allow no change of one alone that keeps all rules
+        other = dataclasses.replace(TINY)
+        object.__setattr__(other, name, getattr(TINY, name) + 1)
+        digests.add(other.digest)
+    digests.add(dataclasses.replace(TINY, name="other").digest)
+    assert len(digests) == 2 + len(NUMBERS)
+    assert all(0 <= digest < 1 << 32 for digest in digests)
+
+
+def test_the_digest_is_the_crc_of_canonical_json():
+    """Bitstreams and images carry it: the same sizes must give the same number everywhere."""
+    text = (
+        '{"bit_words": 512, "channels": 64, "classes": 16, "image_words": 8192, '
+        '"input_bytes": 1024, "lanes": 4, "line_words": 256, "name": "x", "port_bits": 32, '
+        '"post_lanes": 2, "residual_words": 2048, "ring_words": 256, "taps": 1, "top_k": 5, '
+        '"word_bits": 8}'
+    )
+    geometry = Geometry("x", 4, 8, 1, 32, 2, 256, 2048, 512, 1024, 256, 64, 16, 8192)
+    assert geometry.digest == zlib.crc32(text.encode())
+
+
+def test_derived_sizes():
+    assert (TINY.groups, TINY.sub_words, TINY.residual_word_bits) == (2, 2, 18)
+    assert (TINY.binary_set_bits, TINY.mac_set_bits) == (32, 32)
+    big = ULX3S_25F
+    assert (big.groups, big.sub_words, big.residual_word_bits) == (8, 2, 18)
+    assert (big.binary_set_bits, big.mac_set_bits) == (16 * 32, 16 * 8)
+    assert GEOMETRIES["tiny"] is TINY
+    assert [name for name, geometry in GEOMETRIES.items() if name != geometry.name] == []
