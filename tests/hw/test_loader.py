@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """The loader: what it delivers, in which order, at what rate, and what it refuses."""
 
+import dataclasses
+
 import pytest
 from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
@@ -238,8 +240,10 @@ def test_a_flipped_payload_bit_is_found():
 
 
 def assembled(packets):
-    """An image of these packets; every CRC is right."""
-    return image.build(TINY, CONTENT.image.info, packets).words
+    """An image of these packets; its header and every CRC are right."""
+    layers = sum(packet.type is PacketType.LAYER for packet in packets)
+    info = dataclasses.replace(CONTENT.image.info, layers=layers)
+    return image.build(TINY, info, packets).words
 
 
 LAYER_PACKET = CONTENT.image.packets[0]
