@@ -1,15 +1,20 @@
-"""Scales of the residual stream for a network that was trained elsewhere."""
+"""Scales of the residual stream: for a network trained elsewhere, and the best after training."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from isa.network import Quantisation
 from rbonn_train.checkpoint import load_model, read_checkpoint, write_checkpoint
 from rbonn_train.data import check_images, load_npz, to_tensor
+from rbonn_train.network import BinaryNetwork
 from rbonn_train.quant import PERCENTILE
 
 BATCH = 250
+CALIBRATION_IMAGES = 2000
+PERCENTILES = (99.5, 99.8, 99.9, 99.95, 99.99)
 
 
 def calibrate(
@@ -30,6 +35,24 @@ def calibrate(
     info = dataclasses.replace(info, quantisation=quantisation, metrics={})
     write_checkpoint(out, info, {name: compact(value) for name, value in tensors.items()})
     return out
+
+
+def best_scales(model: BinaryNetwork, images: Tensor) -> Quantisation:
+    """Among the model's present scales and those of :data:`PERCENTILES`, the scales under which its
+    logits differ least (in the mean square) from those without rounding. ``images``: unlabelled
+    training images, N x C x H x W; the first :data:`CALIBRATION_IMAGES` give the ranges."""
+    present, batches = model.quantisation, images[:CALIBRATION_IMAGES].split(BATCH)
+    candidates = [model.calibrate(batches, percentile) for percentile in PERCENTILES]
+    if present is not None:
+        candidates.insert(0, present)
+    model.quantise(None)
+    exact = model.logits(images)
+    errors = []
+    for candidate in candidates:
+        model.quantise(candidate)
+        errors.append((model.logits(images) - exact).square().mean().item())
+    model.quantise(present)
+    return candidates[int(np.argmin(errors))]
 
 
 def compact(value: np.ndarray) -> np.ndarray:

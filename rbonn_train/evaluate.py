@@ -34,7 +34,8 @@ def predict(
     check_images(images, info.network)
     if arith == "float":
         model = load_model(info, tensors)
-        return _float_logits(model, images), _float_layers(model, images) if layers else {}
+        logits = model.logits(to_tensor(images)).numpy()
+        return logits, _float_layers(model, images) if layers else {}
     network = IntegerNetwork(fold_network(info, tensors))
     if not layers:
         return network(images).numpy(), {}
@@ -70,20 +71,15 @@ def accuracy(
     title = f"{info.network.name}, {arith}"
     for start in tqdm(range(0, len(dataset), BATCH), title, disable=not progress):
         images = dataset.images[start : start + BATCH]
-        logits = _float_logits(model, images) if arith == "float" else network(images).numpy()
-        correct += int((logits.argmax(axis=1) == dataset.labels[start : start + BATCH]).sum())
+        logits = model.logits(to_tensor(images)) if arith == "float" else network(images)
+        classes = logits.numpy().argmax(axis=1)
+        correct += int((classes == dataset.labels[start : start + BATCH]).sum())
     return {"accuracy": round(correct / len(dataset), 6), "images": len(dataset)}
 
 
 def check_arith(arith: str) -> None:
     if arith not in ARITHMETICS:
         raise ValueError(f"Arithmetic must be one of {', '.join(ARITHMETICS)}, not {arith!r}")
-
-
-@torch.no_grad()
-def _float_logits(model: BinaryNetwork, images: np.ndarray) -> np.ndarray:
-    parts = [model(part) for part in to_tensor(images).split(BATCH)]
-    return torch.cat(parts).numpy()
 
 
 @torch.no_grad()

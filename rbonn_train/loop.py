@@ -1,9 +1,10 @@
 """Two-step training, top to bottom.
 
 Step 1 trains binary activations with real weights, step 2 RBONN weights that start from step 1.
-In the last epochs of step 2 residuals and int8 weights are rounded as the accelerator does. A
-checkpoint is written after each of these, and a report (configuration, seed, curve, metrics)
-beside it after every epoch.
+In the last epochs of step 2 residuals and int8 weights are rounded as the accelerator does; after
+them BN's statistics are estimated anew, rounding included, and the scales that change the logits
+least, on training images, are kept. After each epoch of step 2 a calibrated checkpoint is written,
+and beside it a report: configuration, seed, curve, metrics.
 """
 
 import dataclasses
@@ -15,21 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from isa import fixed
 from isa.checkpoint import write_atomically, write_json_atomically
 from isa.network import CheckpointInfo, Quantisation
 from rbonn_train.binary import Mode, RBONNConv2d, after_backward, after_step
+from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
 from rbonn_train.checkpoint import export_tensors, save_model
 from rbonn_train.data import Dataset, augment, fit_images, load_split, to_tensor
 from rbonn_train.evaluate import accuracy
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.recipe import ModelConfig, Recipe, Step, load_model_yaml
 
-EVALUATION_BATCH = 500
-CALIBRATION_IMAGES = 2000
+# Training images that the last statistics of BN and the last scales come from.
+STATISTICS_IMAGES = 20_000
+SCALES_IMAGES = 7000
 
 
 class TrainingError(RuntimeError):
@@ -59,16 +62,6 @@ def train(
         datasets.append(Dataset(fit_images(dataset.images, config.network), dataset.labels))
     folder = out or Path("build/train")
     return Trainer(config, datasets[0], datasets[1], seed, folder, progress=progress).run()
-
-
-@torch.no_grad()
-def float_logits(model: BinaryNetwork, images: Tensor) -> Tensor:
-    """Logits N x classes of N x C x H x W uint8 images, in evaluation mode."""
-    training = model.training
-    model.eval()
-    logits = torch.cat([model(part) for part in images.split(EVALUATION_BATCH)])
-    model.train(training)
-    return logits
 
 
 class Trainer:
@@ -135,6 +128,9 @@ class Trainer:
             )
             if self.progress:
                 tqdm.write(f"{self.config.network.name} {self.curve[-1]}")
+            if quantised and epoch + 1 == step.epochs:
+                model.estimate_statistics(self.images[:STATISTICS_IMAGES])
+                model.quantise(best_scales(model, self.images[:SCALES_IMAGES]))
             if quantised:
                 self._save(model)
 
@@ -180,7 +176,7 @@ class Trainer:
         return total / seen, correct / seen
 
     def _calibrate(self, model: BinaryNetwork) -> Quantisation:
-        sample = self.images[:CALIBRATION_IMAGES].split(EVALUATION_BATCH)
+        sample = self.images[:CALIBRATION_IMAGES].split(BATCH)
         return model.calibrate(sample, self.recipe.percentile)
 
     def _batches(self) -> int:
@@ -226,7 +222,7 @@ class Trainer:
 
     def _test(self, model: BinaryNetwork) -> float:
         """Accuracy on the test set."""
-        classes = float_logits(model, self.test_images).argmax(1)
+        classes = model.logits(self.test_images).argmax(1)
         return round((classes == self.test_labels).double().mean().item(), 5)
 
 

@@ -129,6 +129,33 @@ class BinaryNetwork(nn.Module):
         """Logits N x classes."""
         return self.classify(self.residuals(images)[-1][1])
 
+    @torch.no_grad()
+    def logits(self, images: Tensor, batch: int = 250) -> Tensor:
+        """Logits N x classes in evaluation mode, without gradients."""
+        training = self.training
+        self.eval()
+        logits = torch.cat([self(part) for part in images.split(batch)])
+        self.train(training)
+        return logits
+
+    @torch.no_grad()
+    def estimate_statistics(self, images: Tensor, batch: int = 500) -> None:
+        """Replaces BN's moving averages by averages over all ``images``, with the weights and the
+        rounding of inference; moving averages remember only the last few batches of training."""
+        training = self.training
+        self.eval()
+        layers = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # cumulative
+            layer.train()
+        for part in images.split(batch):
+            self(part)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        self.train(training)
+
     def residuals(self, images: Tensor) -> list[tuple[str, Tensor]]:
         """Name and residual map (rounded, if quantisation is on) of stem and every block."""
         points, source = self.residual_points(), "stem"

@@ -184,12 +184,13 @@ def test_paper_alpha_starts_at_the_minimum_of_the_bilinear_term() -> None:
 def test_paper_recurrence() -> None:
     layer = make(Mode.PAPER)
     layer.reset_alpha()
-    torch.nn.init.constant_(layer.u, 0.05)
+    torch.nn.init.constant_(layer.u, 0.01)
     with torch.no_grad():  # some channels must be sparse in w and dense in A
         layer.scale[:4] *= torch.tensor([0.1, 0.2, 0.3, 0.4]).view(-1, 1, 1, 1)
         layer.weight[:4] *= 0.5
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
     before = torch.zeros_like(layer.weight)  # w[t-1]
+    turned = 0
     for number in range(3):
         step(layer, sign(torch.randn(2, 3, 6, 6)), torch.randn(2, 10, 6, 6))
         with torch.no_grad():
@@ -200,6 +201,7 @@ def test_paper_recurrence() -> None:
         torch.testing.assert_close(layer.u.grad.flatten(), expected_u_grad)
         assert number == 0 or expected_u_grad.abs().sum() > 0
         optimizer.step()
+        turned += int((u < 0.01 * layer.u.grad).sum())
         expected_u = (u - 0.01 * layer.u.grad).abs()
         after_step(layer)
         backtrack = density_relu(w, 1 / alpha, 0.6)
@@ -208,6 +210,7 @@ def test_paper_recurrence() -> None:
         torch.testing.assert_close(layer.u.detach(), expected_u)
         assert (layer.u >= 0).all()
         before = w
+    assert turned > 0  # |.| had something to do
 
 
 @pytest.mark.parametrize("mode", list(Mode))

@@ -7,10 +7,11 @@ import pytest
 
 from isa.checkpoint import CheckpointError, write_checkpoint
 from isa.folding import fold_network
+from isa.network import Quantisation
 from rbonn_train import evaluate as module
-from rbonn_train.calibrate import calibrate, compact
-from rbonn_train.checkpoint import read_checkpoint
-from rbonn_train.data import DataError, Dataset, load_shipped
+from rbonn_train.calibrate import best_scales, calibrate, compact
+from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.data import DataError, Dataset, load_shipped, to_tensor
 from rbonn_train.evaluate import evaluate, predict
 from rbonn_train.integer import IntegerNetwork
 from tests.networks import random_checkpoint, random_frames, small_network
@@ -92,6 +93,25 @@ def test_calibration_refuses_images_that_do_not_fit(path: Path, tmp_path: Path) 
         calibrate(path, np.zeros((2, 9, 9, 1), np.uint8), tmp_path / "x")
     with pytest.raises(ValueError, match="Images for calibration must be at least one, not none"):
         calibrate(path, np.zeros((0, 8, 8, 1), np.uint8), tmp_path / "x")
+
+
+def test_best_scales_change_the_logits_least() -> None:
+    info, tensors = read_checkpoint(Path(__file__).parents[2] / "models/tiny.safetensors")
+    model = load_model(info, tensors)
+    images = to_tensor(load_shipped(info.network).images)
+    exact = model.logits(images)
+    coarse = Quantisation(1.0, dict.fromkeys(info.quantisation.exponents, 0))
+
+    def error(scales: Quantisation) -> float:
+        model.quantise(scales)
+        return float((model.logits(images) - exact).square().mean())
+
+    before = error(coarse)
+    chosen = best_scales(model, images)
+    assert model.quantisation == coarse
+    assert error(chosen) < 0.2 * before
+    model.quantise(chosen)
+    assert error(best_scales(model, images)) <= error(chosen)
 
 
 def test_compact_keeps_every_value() -> None:

@@ -58,7 +58,7 @@ def test_a_run_learns_and_reports(config: ModelConfig, dataset: Dataset, tmp_pat
     metrics = info.metrics
     assert metrics["images"] == 256
     assert metrics["accuracy_integer"] > 0.9
-    assert metrics["accuracy_simulated"] == curve[-1]["test_accuracy"]
+    assert abs(metrics["accuracy_simulated"] - curve[-1]["test_accuracy"]) < 0.02
     assert abs(metrics["accuracy_integer"] - metrics["accuracy_simulated"]) < 0.02
     for arith in ("float", "integer"):
         again = accuracy(info, tensors, dataset, arith)["accuracy"]

@@ -106,6 +106,40 @@ def test_quantisation_puts_residuals_on_the_grid(network: Network, dataset: Data
     assert torch.equal(model(images), before)
 
 
+def test_rounding_in_a_block(network: Network, dataset: Dataset) -> None:
+    """Signs see values before rounding; pool and shortcut see, and make, rounded ones."""
+    model = BinaryNetwork(network, Mode.RELEASED).eval()
+    images = to_tensor(dataset.images)
+    quantisation = model.calibrate([images])
+    model.quantise(quantisation)
+    stem, first = (x for _, x in model.residuals(images)[:2])
+    block, point = model.binary_blocks()[0], model.points[0]
+    y = model.stem(images)
+    assert torch.equal(first, model.points[1](block(y, stem, point)))
+    assert not torch.equal(first, model.points[1](block(stem, stem, point)))
+    seen: list[torch.Tensor] = []
+    shortcut = model.binary_blocks()[1].shortcut
+    assert shortcut is not None
+    shortcut.register_forward_hook(lambda _, given, made: seen.extend([given[0], made]))
+    model(images)
+    for x, name in zip(seen, ("blocks.0", "blocks.1.shortcut"), strict=True):
+        codes = x / quantisation.lsb(name)
+        torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
+
+
+def test_statistics_are_those_of_all_images(network: Network, dataset: Dataset) -> None:
+    model = BinaryNetwork(network, Mode.RELEASED).train()
+    images = to_tensor(dataset.images)
+    model(images[:16])
+    model.estimate_statistics(images, batch=128)
+    assert model.training
+    assert model.stem.bn.momentum == 0.1
+    model.eval()
+    y = (model.stem(images) - model.stem.bn.bias.view(-1, 1, 1)).detach()
+    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.var(dim=(0, 2, 3)), torch.ones(8), atol=1e-2, rtol=0)
+
+
 def test_calibration_keeps_mode_and_statistics(network: Network, dataset: Dataset) -> None:
     model = BinaryNetwork(network, Mode.RELEASED).train()
     mean = model.stem.bn.running_mean.clone()
