@@ -61,7 +61,12 @@ class Drain(wiring.Component):
         blocks_left, block_end = Signal(14), Signal(5)
         pixel_done, block_done, tile_done = Signal(), Signal(), Signal()
         rest = Signal(range(self.TILE_GAP + 1))
-        first = Mux(layer.blocks == 1, layer.last_block, layer.block) - 1
+        full_end, last_end, first_end = Signal(5), Signal(5), Signal(5)
+        m.d.sync += [
+            full_end.eq(layer.block - 1),
+            last_end.eq(layer.last_block - 1),
+            first_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+        ]
         m.d.comb += [
             walker.start.eq(self.start),
             walker.advance.eq(self.issue),
@@ -85,10 +90,14 @@ class Drain(wiring.Component):
             m.d.sync += [
                 self.pixel.eq(0),
                 blocks_left.eq(blocks_left - 1),
-                block_end.eq(Mux(blocks_left == 1, layer.last_block, layer.block) - 1),
+                block_end.eq(Mux(blocks_left == 1, last_end, full_end)),
             ]
         with m.If(tile_done | self.start):
-            m.d.sync += [self.pixel.eq(0), blocks_left.eq(layer.blocks - 1), block_end.eq(first)]
+            m.d.sync += [
+                self.pixel.eq(0),
+                blocks_left.eq(layer.blocks - 1),
+                block_end.eq(first_end),
+            ]
         return m
 
 

@@ -28,7 +28,7 @@ class MapWalker(wiring.Component):
 
     ``start`` loads the first address, ``advance`` steps to the next; both act on the next cycle.
     All outputs are registered or compare registers, and describe the current word. ``layout`` must
-    be stable from ``start`` to the last ``advance``.
+    be stable from the cycle before ``start`` to the last ``advance``.
     """
 
     layout: In(MAP)
@@ -51,9 +51,18 @@ class MapWalker(wiring.Component):
         groups_left = Signal(GROUP_BITS)
         tiles_left = Signal(GROUP_BITS)
         last_column, last_row = Signal(), Signal()
+        # Counters run down to zero or up to these, so that no subtraction stands in their way.
+        column_end, row_end = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        groups_end, last_groups_end = Signal(GROUP_BITS), Signal(GROUP_BITS)
+        m.d.sync += [
+            column_end.eq(layout.width - 1),
+            row_end.eq(layout.height - 1),
+            groups_end.eq(layout.groups - 1),
+            last_groups_end.eq(layout.last_groups - 1),
+        ]
         m.d.comb += [
-            last_column.eq(column == layout.width - 1),
-            last_row.eq(row == layout.height - 1),
+            last_column.eq(column == column_end),
+            last_row.eq(row == row_end),
             self.last_group.eq(groups_left == 0),
             self.last_pixel.eq(last_column & last_row),
             self.last_tile.eq(tiles_left == 0),
@@ -76,7 +85,7 @@ class MapWalker(wiring.Component):
             with m.Else():
                 m.d.sync += [
                     self.group.eq(0),
-                    groups_left.eq(Mux(self.last_tile, layout.last_groups, layout.groups) - 1),
+                    groups_left.eq(Mux(self.last_tile, last_groups_end, groups_end)),
                 ]
                 with m.If(~last_column):
                     m.d.sync += [
@@ -102,14 +111,12 @@ class MapWalker(wiring.Component):
                             row_base.eq(next_tile),
                             pixel_base.eq(next_tile),
                             self.address.eq(next_tile),
-                            groups_left.eq(
-                                Mux(next_is_last, layout.last_groups, layout.groups) - 1
-                            ),
+                            groups_left.eq(Mux(next_is_last, last_groups_end, groups_end)),
                         ]
         with m.If(self.start):
             m.d.sync += [
                 Cat(column, row, self.group, self.tile).eq(0),
-                groups_left.eq(Mux(layout.tiles == 1, layout.last_groups, layout.groups) - 1),
+                groups_left.eq(Mux(layout.tiles == 1, last_groups_end, groups_end)),
                 tiles_left.eq(layout.tiles - 1),
                 tile_base.eq(layout.base),
                 row_base.eq(layout.base),
@@ -187,10 +194,23 @@ class StepWalker(wiring.Component):
         output_free = Signal(init=1)
         needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
         begin_block = Signal()
+        # The layer's loop ends, so that no subtraction stands in the way of the counters.
+        inner_end, ky_end = Signal(GROUP_BITS), Signal(3)
+        column_end, words_end = Signal(SIZE_BITS), Signal(5)
+        full_end, last_end, first_end = Signal(5), Signal(5), Signal(5)
+        m.d.sync += [
+            inner_end.eq(layer.inner - 1),
+            ky_end.eq(layer.kernel_rows - 1),
+            column_end.eq(layer.out_width - 1),
+            words_end.eq(layer.channel_words - 1),
+            full_end.eq(layer.block - 1),
+            last_end.eq(layer.last_block - 1),
+            first_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+        ]
         m.d.comb += [
             last_pixel.eq(pixel == block_end),
-            last_n.eq(n == layer.inner - 1),
-            last_ky.eq(ky == layer.kernel_rows - 1),
+            last_n.eq(n == inner_end),
+            last_ky.eq(ky == ky_end),
             last_step.eq(last_n & last_ky),
             begin_block.eq((ky == 0) & (n == 0) & (pixel == 0)),
             needs_set.eq((pixel == 0) & (sets_ready == 0)),
@@ -226,7 +246,7 @@ class StepWalker(wiring.Component):
             step_row.eq(layer.src_row << layer.stride2),
             row_step.eq(1 << layer.stride2),
         ]
-        with m.If(here.column == layer.out_width - 1):
+        with m.If(here.column == column_end):
             m.d.comb += [
                 after.column.eq(0),
                 after.x.eq(origin.x),
@@ -270,7 +290,7 @@ class StepWalker(wiring.Component):
                     active.eq(1),
                     begin.eq(origin),
                     here.eq(origin),
-                    block_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+                    block_end.eq(first_end),
                     Cat(pixel, ky, n, row_offset, words, channel).eq(0),
                 ]
 
@@ -282,7 +302,7 @@ class StepWalker(wiring.Component):
                 with m.If(~last_n):
                     m.d.sync += [
                         n.eq(n + 1),
-                        words.eq(Mux(words == layer.channel_words - 1, 0, words + 1)),
+                        words.eq(Mux(words == words_end, 0, words + 1)),
                         channel.eq(_modulo(m, channel, taps, layer.in_channels)),
                     ]
                 with m.Else():
@@ -297,14 +317,14 @@ class StepWalker(wiring.Component):
                         begin.eq(after),
                         here.eq(after),
                         blocks_left.eq(blocks_left - 1),
-                        block_end.eq(Mux(blocks_left == 1, layer.last_block, layer.block) - 1),
+                        block_end.eq(Mux(blocks_left == 1, last_end, full_end)),
                     ]
                     with m.If(blocks_left == 0):
                         m.d.sync += [
                             begin.eq(origin),
                             here.eq(origin),
                             blocks_left.eq(layer.blocks - 1),
-                            block_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+                            block_end.eq(first_end),
                             tiles_left.eq(tiles_left - 1),
                         ]
                         with m.If(tiles_left == 0):

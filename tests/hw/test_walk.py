@@ -42,6 +42,7 @@ def test_map_walker_visits_every_word_in_order(tiles, groups, last_groups, width
 
     async def bench(ctx):
         ctx.set(dut.layout, layout)
+        await ctx.tick()
         for _ in range(2):  # a second start begins anew
             ctx.set(dut.start, 1)
             await ctx.tick()
