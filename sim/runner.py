@@ -1,29 +1,33 @@
 """Runs images through the RTL of a whole core and compares every layer with the golden model."""
 
+import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+import hw
+import isa
 from hw.accelerator import Accelerator
 from isa import layer, registers
 from isa.fixed import LOGIT_BITS, IntArray, limits
 from isa.geometry import Geometry
 from isa.image import Image
 from isa.trace import FrameRecord, TraceError, read_trace
+from sim import verilog
 from sim.golden import Golden, GoldenFrame
 from sim.harness import MODELS
 from sim.session import Job
 from sim.simulator import BUILD_ROOT, Built, SimulationError, build
 from sim.trace import compare_frame
-from sim.verilog import to_verilog
 
 HARNESS = "core_harness"
 DESIGN = "accelerator"
@@ -130,16 +134,7 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
     """The compiled simulation of one geometry, or of a netlist for it."""
     sources = [MODELS / "core_harness.v", MODELS / "clock.v", *netlist]
     if not netlist:
-        folder = BUILD_ROOT / "rtl"
-        folder.mkdir(parents=True, exist_ok=True)
-        design = folder / f"{geometry.name}-{geometry.digest:08x}.v"
-        text = to_verilog(Accelerator(geometry=geometry), DESIGN)
-        if not design.is_file() or design.read_text() != text:
-            # Whole or not at all: another process may be reading it.
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-                file.write(text)
-            Path(file.name).replace(design)
-        sources.append(design)
+        sources.append(_design(geometry))
     defines = {
         "POST_LANES": geometry.post_lanes,
         "LANES": geometry.lanes,
@@ -154,6 +149,35 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
         simulator=simulator,
         defines={name: str(value) for name, value in defines.items()},
     )
+
+
+def _gateware() -> str:
+    """Tells versions of the gateware apart, and of what turns it into Verilog."""
+    folders = [Path(package.__path__[0]) for package in (hw, isa)]
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    digest = hashlib.sha256(metadata.version("amaranth").encode())
+    for source in [*sources, Path(verilog.__file__)]:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_IMPORTED = _gateware()
+
+
+def _design(geometry: Geometry) -> Path:
+    """Verilog of the accelerator. Elaboration takes long, so it is kept for the same gateware."""
+    folder = BUILD_ROOT / "rtl"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Files that were edited since they were imported are not what would be elaborated.
+    version = _IMPORTED if _gateware() == _IMPORTED else f"{_IMPORTED}-edited"
+    design = folder / f"{geometry.name}-{geometry.digest:08x}-{version}.v"
+    if not design.is_file():
+        text = verilog.to_verilog(Accelerator(geometry=geometry), DESIGN)
+        # Whole or not at all: another process may want it, too.
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(design)
+    return design
 
 
 def _run(
