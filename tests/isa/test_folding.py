@@ -124,7 +124,11 @@ def test_stem_threshold_is_that_of_the_first_block():
     assert stem.folded.params.threshold.tolist() == expected.tolist()
 
 
-@networks
+# 256 pixels: the largest sum that needs no shift is that of 127.
+SHIFTED = dataclasses.replace(small_network("plain"), name="shifted-sum", input_size=(16, 16))
+
+
+@pytest.mark.parametrize("network", [*SMALL_NETWORKS, SHIFTED], ids=lambda n: n.name)
 def test_classifier(network):
     info, tensors = random_checkpoint(network, 7)
     folded = fold_network(info, tensors)
@@ -138,15 +142,16 @@ def test_classifier(network):
     logits = fixed.logits(acc, fc.folded.params, fc.folded.shifts) * fc.lsb
     means = maps.mean(axis=(0, 1)) * last.lsb
     expected = tensors["fc.weight"] @ means + tensors["fc.bias"]
-    # int8 weights are off by half a step each, everything else by far less.
+    # int8 weights are off by half a step each, shifted sums by half an LSB, the rest by far less.
     steps = np.abs(tensors["fc.weight"]).max(axis=1) / 127
     bound = 0.5 * steps * np.abs(means).sum() + 0.01 * steps * np.abs(means).max() + 4 * fc.lsb
+    of_sums = 2.0**fc.feature_shift / (2 * height * width) * last.lsb if fc.feature_shift else 0
+    bound += of_sums * np.abs(tensors["fc.weight"]).sum(axis=1)
     assert (np.abs(logits - expected) <= bound).all()
 
 
 def test_a_map_of_256_pixels_needs_a_shifted_sum():
-    network = dataclasses.replace(small_network("plain"), input_size=(16, 16))
-    fc = fold_network(*random_checkpoint(network, 1)).classifier
+    fc = fold_network(*random_checkpoint(SHIFTED, 1)).classifier
     assert fc.feature_shift == fixed.feature_shift(256) == 2
     assert fold_network(*random_checkpoint(small_network("plain"))).classifier.feature_shift == 0
 
