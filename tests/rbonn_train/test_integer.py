@@ -10,6 +10,7 @@ import torch
 from isa import fixed
 from isa.fixed import IntArray
 from isa.folding import FoldedConv, FoldedNetwork, fold_network
+from isa.network import Network
 from rbonn_train.checkpoint import load_model, read_checkpoint
 from rbonn_train.data import load_shipped, to_tensor
 from rbonn_train.evaluate import accuracy, predict
@@ -216,6 +217,24 @@ def test_each_block_equals_its_real_formula_within_one_lsb(name: str) -> None:
             wrong = bits != (trace[here].bits.numpy() == 1)
             assert np.abs(y + following)[wrong].max(initial=0) < 0.1 * lsb(here)
         source = here
+
+
+@pytest.mark.parametrize("size", [(4, 4), (16, 16), (32, 16)])
+def test_logits_equal_their_real_formula(size: tuple[int, int]) -> None:
+    """From 128 pixels on, the global sum is shifted to fit the classifier's operand."""
+    network = Network("logits", size, 1, 5, (6,), (1,), (0.4,), (0.3,))
+    info, tensors = random_checkpoint(network, seed=2)
+    folded = fold_network(info, tensors)
+    assert folded.classifier.feature_shift == {16: 0, 256: 2, 512: 3}[size[0] * size[1]]
+    trace = IntegerNetwork(folded).trace(random_frames(network, 4))
+    features = trace["blocks.0"].residual.double().mean(dim=(1, 2)) * info.quantisation.lsb(
+        "blocks.0"
+    )
+    weight = tensors["fc.weight"]
+    real = features.numpy() @ weight.T + tensors["fc.bias"]
+    slack = features.abs().sum(1).max().item() * np.abs(weight).max() / 254
+    slack += np.abs(weight).sum(1).max() * 2.0**folded.classifier.feature_shift / size[0] / size[1]
+    assert np.abs(real - trace["fc"].residual.numpy() * folded.classifier.lsb).max() < slack
 
 
 def check(real: np.ndarray, maps, lsb: float, slack: float) -> None:

@@ -83,6 +83,9 @@ def test_epochs_are_shared_between_the_steps(tmp_path: Path) -> None:
     assert shares(12) == (4, 8, 3)
     assert shares(2) == (1, 1, 1)
     assert shares(3) == (1, 2, 2)
+    text = GOOD.replace("epochs: 4", "epochs: 1").replace("epochs: 8", "epochs: 19")
+    recipe_with_short_step = load_model_yaml(write(tmp_path, text)).recipe
+    assert recipe_with_short_step.with_epochs(2).binary_activations.epochs == 1
     assert recipe.with_epochs(6).binary_activations.weight_decay == 1e-5
     with pytest.raises(ModelError, match="Epochs must be at least 2, one for each step, not 1"):
         recipe.with_epochs(1)
