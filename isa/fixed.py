@@ -235,7 +235,8 @@ def fold(
     """Integers for one convolution. ``lsb_out`` is the real value of one output residual LSB.
 
     ``exponent_in`` is the power-of-two exponent of the shortcut's scale (None: no shortcut),
-    ``exponent_out`` that of the output. Raises FixedPointError where nothing fits.
+    ``exponent_out`` that of the output. PReLU slopes beyond +-8 and bias2 beyond +-512 output LSBs
+    saturate, in every level alike. Raises FixedPointError where nothing fits.
     """
     a = accumulator_shift(acc_bound)
     unit = lsb_out / (1 << GUARD_BITS)
