@@ -106,7 +106,7 @@ class Trainer:
 
     def _step(self, title: str, model: BinaryNetwork, step: Step, *, quantised: int) -> None:
         optimizer = make_optimizer(model, step, self.recipe.u_rate)
-        iterations = step.epochs * self._batches()
+        iterations = max(1, step.epochs * self._batches())
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / iterations)
         for epoch in range(step.epochs):
             start = time.monotonic()

@@ -57,11 +57,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.method not in (known := [mode.value for mode in Mode]):
             raise ModelError(f"Method must be one of {', '.join(known)}, not {self.method!r}")
-        for step in (self.binary_activations, self.binary_weights):
-            if step.epochs < 1 or step.learning_rate <= 0:
+        for step, least in ((self.binary_activations, 0), (self.binary_weights, 1)):
+            if step.epochs < least or step.learning_rate <= 0:
                 raise ModelError(
-                    f"A step must have epochs and a learning rate above 0, not {step.epochs} and "
-                    f"{step.learning_rate}"
+                    f"A step must have at least {least} epochs and a learning rate above 0, not "
+                    f"{step.epochs} and {step.learning_rate}"
                 )
         if not 1 <= self.quantised_epochs <= self.binary_weights.epochs:
             raise ModelError(
@@ -70,12 +70,13 @@ class Recipe:
             )
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """The same recipe over ``epochs`` in all, shared between the steps in its proportion."""
-        if epochs < 2:
-            raise ModelError(f"Epochs must be at least 2, one for each step, not {epochs}")
+        """The same recipe over ``epochs`` in all, shared between the steps in its proportion; a
+        single epoch is one of step 2, from scratch."""
+        if epochs < 1:
+            raise ModelError(f"Epochs must be at least 1, not {epochs}")
         first, second = self.binary_activations, self.binary_weights
         share = round(epochs * first.epochs / (first.epochs + second.epochs))
-        share = min(max(share, 1), epochs - 1)
+        share = min(max(share, 1), epochs - 1)  # 0 for a single epoch
         return dataclasses.replace(
             self,
             binary_activations=dataclasses.replace(first, epochs=share),

@@ -147,3 +147,5 @@ def test_train_reads_the_data_and_shares_the_epochs(
     assert info.metrics["images"] == 60
     assert info.training["seed"] == 7
     assert [point["epoch"] for point in info.training["curve"]] == [1, 1]
+    path = loop.train("tiny", epochs=1, out=tmp_path, data=tmp_path, progress=False)
+    assert [point["step"] for point in read_checkpoint(path)[0].training["curve"]] == ["step 2"]

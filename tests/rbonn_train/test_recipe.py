@@ -55,7 +55,11 @@ def test_unknown_model_lists_the_known() -> None:
     ("old", "new", "message"),
     [
         ("method: paper", "method: magic", "Method must be one of none, released, released-rank"),
-        ("epochs: 8", "epochs: 0", "must have epochs and a learning rate above 0"),
+        (
+            "epochs: 8",
+            "epochs: 0",
+            "must have at least 1 epochs and a learning rate above 0, not 0",
+        ),
         ("quantised_epochs: 3", "quantised_epochs: 9", "quantised_epochs must be 1 to 8, not 9"),
         ("epochs: 8", "epoch: 8", "Recipe must have known keys"),
         ("binary_weights", "binary_weight", "Recipe must have the key 'binary_weights'"),
@@ -87,5 +91,6 @@ def test_epochs_are_shared_between_the_steps(tmp_path: Path) -> None:
     recipe_with_short_step = load_model_yaml(write(tmp_path, text)).recipe
     assert recipe_with_short_step.with_epochs(2).binary_activations.epochs == 1
     assert recipe.with_epochs(6).binary_activations.weight_decay == 1e-5
-    with pytest.raises(ModelError, match="Epochs must be at least 2, one for each step, not 1"):
-        recipe.with_epochs(1)
+    assert shares(1) == (0, 1, 1)
+    with pytest.raises(ModelError, match="Epochs must be at least 1, not 0"):
+        recipe.with_epochs(0)
