@@ -16,8 +16,8 @@ class Accelerator(wiring.Component):
     """Everything that a board has beside its clock and its link; also the top of simulations.
 
     ``bus`` is the register map of ``isa.registers``; ``interrupt`` is high in the states READY,
-    DONE and ERROR. ``trace`` shows every write to a map; a board leaves it open. ``image`` pre-fills
-    the `ram` source.
+    DONE and ERROR. ``trace`` shows every write to a map; a board leaves it open. ``image``
+    pre-fills the `ram` source.
     """
 
     def __init__(self, *, geometry: Geometry, image=()):

@@ -22,7 +22,7 @@ from isa.layer import ADDRESS_BITS, CHANNEL, LAYER, SIZE_BITS, LayerKind
 
 
 def trace_signature(geometry: Geometry) -> wiring.Signature:
-    """Every write to a map, for comparison with the golden model. Only the simulation connects it."""
+    """Every write to a map, to compare with the golden model. Only a simulation connects it."""
     lanes = geometry.post_lanes
     return wiring.Signature(
         {
@@ -125,7 +125,7 @@ class Core(wiring.Component):
                 value = stage
             return value
 
-        # --- control ---------------------------------------------------------------------------
+        # --- control -----------------------------------------------------------------------------
         layer = sequencer.layer
         is_kind = {kind: Signal(name=f"is_{kind.name.lower()}") for kind in LayerKind}
         m.d.sync += [signal.eq(layer.kind == kind) for kind, signal in is_kind.items()]
@@ -169,7 +169,7 @@ class Core(wiring.Component):
             steps.freed.eq(drain.freed),
         ]
 
-        # --- operands: address -> map -> array ----------------------------------------------------
+        # --- operands: address -> map -> array ---------------------------------------------------
         step = later(steps.step, READ_LATENCY, "step")
         step_valid = later(steps.step_valid, READ_LATENCY, "step_valid")
         to_mac = later(step, MacOperand.LATENCY, "mac_step")
@@ -203,7 +203,7 @@ class Core(wiring.Component):
                 array.step.operand.eq(operand),
             ]
 
-        # --- results: output RAM -> post-process -> max-pool ---------------------------------------
+        # --- results: output RAM -> post-process -> max-pool -------------------------------------
         # The residual and the accumulators of a word meet at the post-process.
         read_latency = max(READ_LATENCY, xnor.READ_LATENCY)
         acc = Mux(binary, xnor.data, mac.data)
@@ -243,7 +243,7 @@ class Core(wiring.Component):
             max_pool.input.bits.eq(post.output.bits),
         ]
 
-        # --- averages ------------------------------------------------------------------------------
+        # --- averages ----------------------------------------------------------------------------
         m.d.comb += [
             average.input.valid.eq(later(reducer.read, READ_LATENCY, "average_valid")),
             average.input.first.eq(later(reducer.first, READ_LATENCY, "average_first")),
@@ -252,7 +252,7 @@ class Core(wiring.Component):
             average.shift.eq(Mux(is_kind[LayerKind.POOL], 2, layer.a)),
         ]
 
-        # --- writes --------------------------------------------------------------------------------
+        # --- writes ------------------------------------------------------------------------------
         with m.If(reduction):
             m.d.comb += writer.input.valid.eq(average.output.valid)
             for lane in range(post_lanes):

@@ -229,7 +229,7 @@ class StepWalker(wiring.Component):
         with m.Elif(self.freed):
             m.d.sync += output_free.eq(1)
 
-        # --- where the current pixel, and the block's first one, read ------------------------------
+        # --- where the current pixel, and the block's first one, read ----------------------------
         position = data.StructLayout(
             {
                 "column": SIZE_BITS,
@@ -330,7 +330,7 @@ class StepWalker(wiring.Component):
                         with m.If(tiles_left == 0):
                             m.d.sync += active.eq(0)
 
-        # --- cycle 1: the parts of the address -----------------------------------------------------
+        # --- cycle 1: the parts of the address ---------------------------------------------------
         offset = Signal(GROUP_BITS + 2)
         shift = (self._words_per_group - 1).bit_length()
         with m.If(is_stem):
@@ -357,7 +357,7 @@ class StepWalker(wiring.Component):
         for tap in range(taps):
             m.d.sync += part.border[tap].eq(_modulo(m, channel, tap, layer.in_channels))
 
-        # --- cycle 2: the address, and whether it lies inside the map ------------------------------
+        # --- cycle 2: the address, and whether it lies inside the map ----------------------------
         row_inside = Signal()
         m.d.comb += row_inside.eq((row >= 0) & (row < layer.in_height))
         m.d.sync += [

@@ -77,9 +77,9 @@ _WAKING_REGISTER = re.compile(
 def _wake_constants(text: str) -> str:
     """Makes blocks that assign a constant run at all.
 
-    Yosys writes the constant part of a partly constant vector as ``always @* x[3:0] = 4'h2;``. With
-    nothing in its sensitivity list such a block never runs, and the part stays undefined. A register
-    that gets its value at time 0 wakes it, as Yosys itself does for other blocks.
+    Yosys writes the constant part of a partly constant vector as ``always @* x[3:0] = 4'h2;``.
+    With nothing in its sensitivity list such a block never runs, and the part stays undefined. A
+    register that gets its value at time 0 wakes it, as Yosys itself does for other blocks.
     """
     numbers = count()
 

@@ -163,7 +163,8 @@ def test_writer_stores_residuals_and_bits(pooled):
                 expected[place] = expected.get(place, 0) | bits << (POST_LANES * g)
             assert dict(writes["bits"]) == expected
             assert len(writes["bits"]) == len(expected)
-            assert not writes["feature"] and not writes["logits"]
+            assert not writes["feature"]
+            assert not writes["logits"]
 
     simulate(dut, bench, deadline_cycles=2000)
 

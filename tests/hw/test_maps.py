@@ -95,5 +95,5 @@ def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls)
 
 
 def test_input_ring_refuses_a_depth_that_its_addresses_cannot_wrap():
-    with pytest.raises(ValueError, match="^Input ring depth must be a multiple of 32, not 50$"):
+    with pytest.raises(ValueError, match=r"^Input ring depth must be a multiple of 32, not 50$"):
         InputRing(depth=50, taps=1)
