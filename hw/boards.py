@@ -46,7 +46,7 @@ _ULX3S = {"oscillator": "clk25", "oscillator_mhz": 25.0, "uart_baud": 3_000_000}
 BOARDS = {
     board.name: board
     for board in (
-        Board("ulx3s-25f", ULX3S_25F_Platform, clock_mhz=60.0, seed=1, **_ULX3S),
+        Board("ulx3s-25f", ULX3S_25F_Platform, clock_mhz=75.0, seed=1, **_ULX3S),
         Board("ulx3s-85f", ULX3S_85F_Platform, clock_mhz=60.0, seed=1, **_ULX3S),
     )
 }

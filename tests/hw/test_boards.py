@@ -33,7 +33,7 @@ def test_pins_and_clocks_are_constrained(name):
         'LOCATE COMP "uart_0__tx__io" SITE "L4";',
         'LOCATE COMP "led_0__io" SITE "B2";',
         'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ;',
-        'FREQUENCY NET "clocks.clk_sync" 60000000.0 HZ;',
+        f'FREQUENCY NET "clocks.clk_sync" {board.clock_mhz * 1e6} HZ;',
     ):
         assert line in lpf
     # Every port that is used has a place.
