@@ -127,7 +127,9 @@ def test_leftovers_of_dead_processes_go(tmp_path, fake_flow):
 def test_routing_at_another_clock_than_the_one_that_runs_is_an_error(tmp_path, fake_flow):
     with pytest.raises(BuildError) as error:
         build_bitstream(Echo(BOARD), BOARD, cache=tmp_path, clock_mhz=50.0)
-    assert str(error.value) == "routing timed no clock at 50 MHz (it knows: clk at 60.00 MHz)"
+    assert str(error.value) == (
+        f"routing timed no clock at 50 MHz (it knows: clk at {BOARD.clock_mhz:.2f} MHz)"
+    )
 
 
 def test_the_digest_covers_what_the_bitstream_depends_on():
