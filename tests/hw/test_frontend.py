@@ -118,11 +118,17 @@ BAD_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("source", Source)
-@pytest.mark.parametrize("code", BAD_IMAGES)
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (source, code)
+        for source in Source
+        for code in BAD_IMAGES
+        # a memory always answers
+        if (source, code) != (Source.RAM, ErrorCode.WATCHDOG)
+    ],
+)
 def test_a_bad_image_is_refused_and_the_next_one_works(source, code):
-    if source is Source.RAM and code is ErrorCode.WATCHDOG:
-        pytest.skip("a memory always answers")
     dut = Frontend(watchdog_cycles=100)
     done = []
 
