@@ -134,7 +134,7 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
     """The compiled simulation of one geometry, or of a netlist for it."""
     sources = [MODELS / "core_harness.v", MODELS / "clock.v", *netlist]
     if not netlist:
-        sources.append(_design(geometry))
+        sources.append(elaborate(geometry))
     defines = {
         "POST_LANES": geometry.post_lanes,
         "LANES": geometry.lanes,
@@ -164,8 +164,8 @@ def _gateware() -> str:
 _IMPORTED = _gateware()
 
 
-def _design(geometry: Geometry) -> Path:
-    """Verilog of the accelerator. Elaboration takes long, so it is kept for the same gateware."""
+def elaborate(geometry: Geometry) -> Path:
+    """A file with the Verilog of the accelerator, kept, as making it takes long."""
     folder = BUILD_ROOT / "rtl"
     folder.mkdir(parents=True, exist_ok=True)
     # Files that were edited since they were imported are not what would be elaborated.

@@ -115,7 +115,7 @@ def test_golden_equals_pytorch_on_any_geometry(network, geometry, seed):
 
 
 @pytest.mark.parametrize("geometry", [TINY, ULX3S_25F, ULX3S_85F], ids=lambda x: x.name)
-@settings(SEEDED, max_examples=5)
+@settings(SEEDED, max_examples=8)
 @given(network=networks(), seed=seeds)
 def test_rtl_equals_golden(geometry, network, seed):
     rtl_equals_golden(network, geometry, seed)
