@@ -56,11 +56,12 @@ def networks(draw: st.DrawFn) -> Network:
 
 
 @st.composite
-def geometries(draw: st.DrawFn) -> Geometry:
+def geometries(draw: st.DrawFn, most_lanes: int = 64) -> Geometry:
     """Any that `Geometry` accepts, with memories in which small networks fit."""
     taps = draw(st.sampled_from([1, 2, 4]))
     post_lanes = taps * draw(st.sampled_from([1, 2, 4]))
     lanes = post_lanes * draw(st.sampled_from([1, 2, 4]))
+    assume(lanes <= most_lanes)
     word_bits = lanes * draw(st.sampled_from([1, 2, 4]))
     sets = math.gcd(lanes * word_bits, lanes * taps * 8)
     ports = [bits for bits in (32, 64, 128, 256, 512) if sets % bits == 0]
@@ -130,7 +131,7 @@ def test_rtl_equals_golden_on_many(geometry, network, seed):
 
 
 @pytest.mark.full
-@settings(SEEDED, max_examples=10)
-@given(network=networks(), geometry=geometries(), seed=seeds)
+@settings(SEEDED, max_examples=6)
+@given(network=networks(), geometry=geometries(most_lanes=16), seed=seeds)  # a minute or two each
 def test_rtl_equals_golden_on_any_geometry(network, geometry, seed):
     rtl_equals_golden(network, geometry, seed)
