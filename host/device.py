@@ -179,7 +179,10 @@ class Device:
         return self._identity
 
     def load_image(self, image: Image) -> None:
-        """Loads a parsed image and has the device check it. Raises DeviceError."""
+        """Has the device hold and check a parsed image. Raises DeviceError.
+
+        One that it holds already, from its bitstream or from an earlier session, is not sent again.
+        """
         geometry = (self._identity or self.identify()).geometry
         if self._source is Source.RAM and len(image.words) > geometry.image_words:
             raise DeviceError(
@@ -192,16 +195,26 @@ class Device:
                 f"not {image.info.input_bytes}"
             )
         self._image = image
+        self._command("abort")
+        self._transport.write(Register.SOURCE, [self._source.value])
         try:
-            self._load()
+            if self._source is Source.LINK or not self._holds_image():
+                self._load()
         except DeviceError:
             self._image = None
             raise
 
+    def _holds_image(self) -> bool:
+        """Whether the memory on the device proves to hold the image."""
+        try:
+            self._check()
+        except DeviceError:
+            return False
+        return True
+
     def _load(self) -> None:
         assert self._image is not None
         self._command("abort")
-        self._transport.write(Register.SOURCE, [self._source.value])
         if self._source is Source.RAM:
             self._write_window(Register.IMAGE, self._image.words)
         self._check()
@@ -213,11 +226,11 @@ class Device:
         if self._source is Source.LINK:
             self._write_port(Register.STREAM, self._image.words)
         self._await((State.READY,), CHECK_TIMEOUT, "check its image")
-        classes = self._transport.read(Register.CLASSES, 1)[0]
-        if classes != self._image.info.classes:
+        crc = self._transport.read(Register.IMAGE_CRC, 1)[0]
+        if crc != self._image.crc32:
             raise DeviceError(
-                f"Device must have an image of {self._image.info.classes} classes after loading "
-                f"it, not {classes}"
+                f"Device must have the image with CRC-32 {self._image.crc32:#010x} after loading "
+                f"it, not the one with {crc:#010x}"
             )
 
     # --- frames -----------------------------------------------------------------------------

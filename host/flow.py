@@ -27,10 +27,12 @@ def build_all(
 ) -> Path:
     """Compiles, simulates, routes and reports; returns the folder ``build/model/board``.
 
+    The bitstream holds the image: a board that is configured with it classifies at once.
     Every file is replaced atomically, the report last, so that a report always stands beside what
     it reports. Raises UserError, CompileError or BuildError.
     """
     from compiler.pipeline import compile_network
+    from hw.bitstream import prefill
     from hw.boards import get_board
     from hw.build import build_bitstream
     from hw.progress import ConsoleProgress
@@ -52,6 +54,8 @@ def build_all(
         sweep=sweep,
         progress=report_progress,
     )
+    report_progress("fill", "the image into the bitstream's memory")
+    bitstream = prefill(result.config, compiled.image.words, words=geometry.image_words)
     report: dict[str, Any] = build_report(
         model=model,
         geometry=geometry,
@@ -63,7 +67,7 @@ def build_all(
         build=result,
     )
     folder = build / model / geometry.name
-    write_atomically(folder / BITSTREAM, result.bitstream.read_bytes())
+    write_atomically(folder / BITSTREAM, bitstream)
     write_atomically(folder / IMAGE, compiled.image.to_bytes())
     write_atomically(folder / REPORT_HTML, render(report).encode())
     write_json_atomically(folder / REPORT_JSON, report)

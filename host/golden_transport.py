@@ -18,12 +18,9 @@ from isa.image import (
     HEADER,
     HEADER_WORDS,
     MAGIC,
-    PACKET,
     VERSION,
     Image,
     ImageError,
-    PacketType,
-    crc8,
     crc32,
     parse,
     words_to_bytes,
@@ -190,41 +187,13 @@ class GoldenTransport:
     def _check(self, words: list[int]) -> None:
         try:
             self._image = parse(words_to_bytes(words), self._geometry)
-        except ImageError:
-            self._fail(self._diagnose(words))
+        except ImageError as error:
+            self._fail(error.code)
             return
         self._registers[Register.CLASSES] = self._image.info.classes
+        self._registers[Register.IMAGE_CRC] = self._image.crc32
         self._run = self._make_run(self._geometry, self._image)
         self._state = State.READY
-
-    def _diagnose(self, words: list[int]) -> ErrorCode:
-        """The code that the loader reports for a bad image; it looks at things in this order."""
-        header = checked.from_words(HEADER, words[:HEADER_WORDS])
-        if header["magic"] != MAGIC:
-            return ErrorCode.MAGIC
-        if header["crc32"] != crc32(words[: HEADER_WORDS - 1]):
-            return ErrorCode.HEADER_CRC
-        if header["version"] != VERSION:
-            return ErrorCode.IMAGE_VERSION
-        if header["geometry"] != self._geometry.digest:
-            return ErrorCode.FOREIGN_GEOMETRY
-        frame = words[HEADER_WORDS:]
-        if frame and crc32(frame[:-1]) != frame[-1] and self._headers_are_good(frame):
-            return ErrorCode.FRAME_CRC
-        return ErrorCode.PACKET
-
-    def _headers_are_good(self, frame: list[int]) -> bool:
-        """Whether the damage is in payload words only."""
-        position = 0
-        while position < len(frame):
-            head = checked.decode(PACKET, frame[position])
-            length = head["length"]
-            if head["crc8"] != crc8([head["type"], length & 0xFF, length >> 8]):
-                return False
-            position += 1 + length
-            if head["type"] == PacketType.END.value:
-                return position == len(frame)
-        return False
 
     def _frame(self, link: bool) -> None:
         assert self._image is not None
@@ -236,11 +205,15 @@ class GoldenTransport:
         if link and self._stream[:frame_words] != self._image.frame:
             self._fail(ErrorCode.FRAME_CRC)
             return
-        held = self._memory[: len(self._image.words)]
-        if not link and held != self._image.words:
+        held = self._memory[HEADER_WORDS : len(self._image.words)]
+        if not link and held != self._image.frame:
             # The gateware streams its memory anew for each frame, and so meets what has decayed.
-            self._fail(self._diagnose(held))
-            return
+            header = self._image.words[:HEADER_WORDS]
+            try:
+                parse(words_to_bytes(header + held), self._geometry)
+            except ImageError as error:
+                self._fail(error.code)
+                return
         assert self._run is not None
         raw = words_to_bytes(self._input[:pixels])[: info.input_bytes]
         self._input, self._stream = self._input[pixels:], self._stream[frame_words:]

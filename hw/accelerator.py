@@ -68,6 +68,7 @@ class Accelerator(wiring.Component):
             control.error.eq(loader.error),
             control.error_valid.eq(loader.error_valid),
             control.classes.eq(loader.classes),
+            control.image_crc.eq(loader.frame_crc32),
             core.frame_ok.eq(loader.frame_ok),
             control.frame_done.eq(core.frame_done),
             control.progress.eq(core.progress | loader.progress),

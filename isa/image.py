@@ -26,6 +26,7 @@ from isa import checked
 from isa.bits import WORD_BITS
 from isa.geometry import Geometry
 from isa.layer import CHANNEL, LAYER
+from isa.registers import ErrorCode
 
 MAGIC = int.from_bytes(b"RBNN", "little")
 VERSION = 1
@@ -35,7 +36,14 @@ LAYER_WORDS = checked.word_count(LAYER)
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message says what was expected, what came, what to do."""
+    """An image that cannot be used; the message says what was expected, what came, what to do.
+
+    ``code``: what the gateware reports of such an image.
+    """
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.PACKET) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class PacketType(enum.Enum, shape=8):
@@ -134,6 +142,11 @@ class Image:
         """The frame section."""
         return self.words[HEADER_WORDS:]
 
+    @property
+    def crc32(self) -> int:
+        """The CRC-32 of the frame section, which tells images apart."""
+        return self.words[-1]
+
     def to_bytes(self) -> bytes:
         return words_to_bytes(self.words)
 
@@ -169,7 +182,10 @@ def build(geometry: Geometry, info: ImageInfo, packets: Iterable[Packet]) -> Ima
 
 
 def parse(raw: bytes, geometry: Geometry) -> Image:
-    """Checks and splits an image. Raises ImageError for anything that the gateware would refuse."""
+    """Checks and splits an image. Raises ImageError for anything that the gateware would refuse.
+
+    It looks at things in the loader's order, so that both name the same fault.
+    """
     if len(raw) < 4 * HEADER_WORDS:
         raise ImageError(
             f"Image must be at least {4 * HEADER_WORDS} bytes long, not {len(raw)}: truncated?"
@@ -178,28 +194,39 @@ def parse(raw: bytes, geometry: Geometry) -> Image:
         raise ImageError(f"Image must be a whole number of 32-bit words, not {len(raw)} bytes")
     words = [int(word) for word in np.frombuffer(raw, "<u4")]
     if words[0] != MAGIC:
-        raise ImageError(f"Image must begin with {MAGIC:#010x} ('RBNN'), not {words[0]:#010x}")
+        raise ImageError(
+            f"Image must begin with {MAGIC:#010x} ('RBNN'), not {words[0]:#010x}", ErrorCode.MAGIC
+        )
     header = checked.from_words(HEADER, words[:HEADER_WORDS])
     if header["crc32"] != crc32(words[: HEADER_WORDS - 1]):
-        raise ImageError("Image header must match its CRC-32, but it is corrupt: compile it again")
+        raise ImageError(
+            "Image header must match its CRC-32, but it is corrupt: compile it again",
+            ErrorCode.HEADER_CRC,
+        )
     if header["version"] != VERSION:
-        raise ImageError(f"Image format must be version {VERSION}, not {header['version']}")
+        raise ImageError(
+            f"Image format must be version {VERSION}, not {header['version']}",
+            ErrorCode.IMAGE_VERSION,
+        )
     if header["geometry"] != geometry.digest:
         raise ImageError(
             f"Image must be compiled for geometry {geometry.name} ({geometry.digest:#010x}), not "
-            f"{header['geometry']:#010x}: compile it again for this board"
+            f"{header['geometry']:#010x}: compile it again for this board",
+            ErrorCode.FOREIGN_GEOMETRY,
         )
     frame = words[HEADER_WORDS:]
     if len(frame) != header["frame_words"]:
         raise ImageError(
             f"Image must have {header['frame_words']} frame words, not {len(frame)}: truncated?"
         )
-    packets = list(_packets(frame))
+    packets = list(_packets(frame, geometry))
     if not packets or packets[-1].type is not PacketType.END:
         raise ImageError("Image frame must end with an END packet: compile it again")
     if crc32(frame[:-1]) != frame[-1] or frame[-1] != header["frame_crc32"]:
-        raise ImageError("Image frame must match its CRC-32, but it is corrupt: compile it again")
-    _check_order(packets, geometry)
+        raise ImageError(
+            "Image frame must match its CRC-32, but it is corrupt: compile it again",
+            ErrorCode.FRAME_CRC,
+        )
     layers = sum(packet.type is PacketType.LAYER for packet in packets)
     if layers != header["layers"]:
         raise ImageError(
@@ -224,35 +251,11 @@ _PREDECESSORS = {
 }
 
 
-def _check_order(packets: list[Packet], geometry: Geometry) -> None:
-    """Order and length of packets, END included."""
-    port_words = geometry.port_bits // WORD_BITS
-    lengths = {
-        PacketType.LAYER: LAYER_WORDS,
-        PacketType.PARAMS: geometry.lanes * CHANNEL_WORDS,
-        PacketType.END: 1,
-    }
+def _packets(frame: list[int], geometry: Geometry) -> Iterator[Packet]:
+    """The packets, END included, each with header, order and length checked."""
+    kinds = {kind.value: kind for kind in PacketType}
     previous: PacketType | None = None
-    for number, packet in enumerate(packets):
-        if previous not in _PREDECESSORS[packet.type]:
-            after = "at the beginning" if previous is None else f"after {previous.name}"
-            raise ImageError(
-                f"Image packet {number} must not be {packet.type.name} {after}: compile it again"
-            )
-        previous, length = packet.type, len(packet.payload)
-        if packet.type is PacketType.WEIGHTS:
-            rule, good = f"a multiple of {port_words}", length > 0 and length % port_words == 0
-        else:
-            rule, good = str(lengths[packet.type]), length == lengths[packet.type]
-        if not good:
-            raise ImageError(
-                f"Image packet {number} ({packet.type.name}) must have {rule} words, not {length}: "
-                f"compile it again"
-            )
-
-
-def _packets(frame: list[int]) -> Iterator[Packet]:
-    position = 0
+    number = position = 0
     while position < len(frame):
         head = checked.decode(PACKET, frame[position])
         length = head["length"]
@@ -260,9 +263,37 @@ def _packets(frame: list[int]) -> Iterator[Packet]:
             raise ImageError(
                 f"Packet header at frame word {position} must match its CRC-8: corrupt"
             )
-        if head["type"] not in {kind.value for kind in PacketType}:
+        if head["type"] not in kinds:
             raise ImageError(f"Packet type at frame word {position} is unknown: {head['type']}")
+        kind = kinds[head["type"]]
+        _check_packet(number, kind, length, previous, geometry)
         if position + 1 + length > len(frame):
             raise ImageError(f"Packet at frame word {position} reaches beyond the image's end")
-        yield Packet(PacketType(head["type"]), frame[position + 1 : position + 1 + length])
+        yield Packet(kind, frame[position + 1 : position + 1 + length])
+        previous = kind
+        number += 1
         position += 1 + length
+
+
+def _check_packet(
+    number: int, kind: PacketType, length: int, previous: PacketType | None, geometry: Geometry
+) -> None:
+    """Whether such a packet may follow ``previous``, None where the frame begins."""
+    if previous not in _PREDECESSORS[kind]:
+        after = "at the beginning" if previous is None else f"after {previous.name}"
+        raise ImageError(f"Image packet {number} must not be {kind.name} {after}: compile it again")
+    if kind is PacketType.WEIGHTS:
+        port_words = geometry.port_bits // WORD_BITS
+        rule, good = f"a multiple of {port_words}", length > 0 and length % port_words == 0
+    else:
+        expected = {
+            PacketType.LAYER: LAYER_WORDS,
+            PacketType.PARAMS: geometry.lanes * CHANNEL_WORDS,
+            PacketType.END: 1,
+        }[kind]
+        rule, good = str(expected), length == expected
+    if not good:
+        raise ImageError(
+            f"Image packet {number} ({kind.name}) must have {rule} words, not {length}: "
+            f"compile it again"
+        )

@@ -29,6 +29,7 @@ class Register(enum.IntEnum):
     WATCHDOG = 0x07  # read and write: cycles without progress after which a frame is aborted
     CLASSES = 0x08  # classes of the loaded image (known after CHECK)
     SOURCE = 0x09  # read and write: Source
+    IMAGE_CRC = 0x0A  # frame_crc32 in the header of the loaded image (known after CHECK)
     # Perf counters of the last frame, in cycles
     CYCLES = 0x10  # from the start of the frame to its logits
     BINARY_CYCLES = 0x11  # during which a binary layer was being computed

@@ -178,6 +178,52 @@ def test_the_device_refuses_a_damaged_image(position, value, code):
     check(FRAMES[0], device.classify(FRAMES[0]))
 
 
+@pytest.fixture
+def holding():
+    """A device that was loaded by somebody else, say by its bitstream."""
+    transport = Faulty()
+    loaded(transport)
+    transport.log.clear()
+    return transport
+
+
+def image_writes(transport):
+    return sum(count for address, count in transport.log if address >= Register.IMAGE)
+
+
+def test_an_image_that_the_device_holds_is_not_sent_again(holding):
+    device = loaded(holding)
+    assert image_writes(holding) == 0
+    check(FRAMES[0], device.classify(FRAMES[0]))
+
+
+def test_another_image_is_sent(holding):
+    other = build(TINY, INFO, [*PACKETS[:2], Packet(PacketType.WEIGHTS, [8] * 4)])
+    Device(holding).load_image(other)
+    assert image_writes(holding) == len(other.words)
+    assert holding.read(Register.IMAGE_CRC, 1) == [other.crc32]
+
+
+def test_a_decayed_image_is_sent_again(holding):
+    corrupt_memory(holding)
+    device = loaded(holding)
+    assert image_writes(holding) == len(IMAGE.words)
+    check(FRAMES[0], device.classify(FRAMES[0]))
+
+
+def test_the_image_is_read_back_by_its_crc():
+    class Forgetful(Faulty):
+        def _read_word(self, address):
+            return 5 if address == Register.IMAGE_CRC else super()._read_word(address)
+
+    with pytest.raises(DeviceError) as caught:
+        loaded(Forgetful())
+    assert str(caught.value) == (
+        f"Device must have the image with CRC-32 {IMAGE.crc32:#010x} after loading it, not the "
+        "one with 0x00000005"
+    )
+
+
 def test_foreign_image():
     foreign = build(ULX3S_25F, INFO, PACKETS)
     with pytest.raises(DeviceError) as caught:

@@ -11,7 +11,7 @@ from host import cli, flow
 from host.errors import UserError
 from isa.checkpoint import write_checkpoint
 from isa.geometry import TINY, ULX3S_25F
-from isa.image import parse
+from isa.image import parse, words_to_bytes
 from tests.networks import random_checkpoint, small_network
 
 # What the images that ship can be made to fit.
@@ -54,11 +54,18 @@ def stage(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"bits")
         return SimpleNamespace(
-            bitstream=path, fmax_mhz=70.0, clock_mhz=60.0, seed=4, tool_versions={"a": "1"},
+            bitstream=path, config=path.with_name("top.config"), fmax_mhz=70.0, clock_mhz=60.0,
+            seed=4, tool_versions={"a": "1"},
             utilisation=dict.fromkeys(("lut", "ff", "ebr", "dsp"), (1, 2)),
         )  # fmt: skip
 
+    def prefill(config, image, *, words):
+        assert config == stage.build / "cache" / "digest" / "top.config"
+        assert words == ULX3S_25F.image_words
+        return b"bits with " + words_to_bytes(image)
+
     monkeypatch.setattr("sim.runner.simulate", simulate)
+    monkeypatch.setattr("hw.bitstream.prefill", prefill)
     monkeypatch.setattr("hw.build.build_bitstream", build_bitstream)
     return stage
 
@@ -75,8 +82,9 @@ def test_everything_is_written(stage, capsys):
     folder = stage.build / "tiny" / "ulx3s-25f"
     names = {"top.bit", "model.img", "report.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == names
-    assert (folder / "top.bit").read_bytes() == b"bits"
-    assert parse((folder / "model.img").read_bytes(), ULX3S_25F).info.name == "plain"
+    image = (folder / "model.img").read_bytes()
+    assert parse(image, ULX3S_25F).info.name == "plain"
+    assert (folder / "top.bit").read_bytes() == b"bits with " + image
     report = json.loads((folder / "report.json").read_text())
     assert report["cycles_per_frame"] == 1500  # of the last frame
     assert report["fps"] == 40_000.0

@@ -36,13 +36,13 @@ def fake_flow(monkeypatch):
         )
         return seed, config, report
 
-    def run_tool(stage, command, *, log, cwd):
-        calls.append(stage)
-        (cwd / "top.bit").write_bytes(b"bits")
+    def pack(config, *, log):
+        calls.append("pack")
+        config.with_suffix(".bit").write_bytes(b"bits")
 
     monkeypatch.setattr(hw.build, "synthesise", synthesise)
     monkeypatch.setattr(hw.build, "route_best", route_best)
-    monkeypatch.setattr(hw.build, "run_tool", run_tool)
+    monkeypatch.setattr(hw.build, "pack", pack)
     return calls
 
 
@@ -53,6 +53,7 @@ def test_a_build_reports_what_it_made(tmp_path, fake_flow):
     )
     assert fake_flow == ["synthesise", f"route seed {BOARD.seed} sweep 0", "pack"]
     assert result.bitstream.read_bytes() == b"bits"
+    assert result.config.read_text() == "config"
     assert (result.fmax_mhz, result.clock_mhz, result.seed) == (91.24, BOARD.clock_mhz, BOARD.seed)
     assert result.utilisation["lut"] == (10, 24288)
     assert result.tool_versions == tool_versions()
@@ -75,7 +76,9 @@ def test_the_second_build_comes_from_the_cache(tmp_path, fake_flow):
     assert [path.name for path in tmp_path.iterdir()] == [first.digest]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "no record", "bad record", "no bitstream"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "no record", "bad record", "no bitstream", "config"]
+)
 def test_a_damaged_cache_entry_is_built_again(tmp_path, fake_flow, damage):
     first = build_bitstream(Echo(BOARD), BOARD, cache=tmp_path)
     record = first.bitstream.with_name("result.json")
@@ -85,6 +88,8 @@ def test_a_damaged_cache_entry_is_built_again(tmp_path, fake_flow, damage):
         record.unlink()
     elif damage == "bad record":
         record.write_text("[]")
+    elif damage == "config":
+        first.config.write_text("conf")
     else:
         first.bitstream.unlink()
     again = build_bitstream(Echo(BOARD), BOARD, cache=tmp_path)

@@ -43,6 +43,7 @@ def test_identifies_itself():
 
     async def bench(ctx):
         ctx.set(dut.classes, 10)
+        ctx.set(dut.image_crc, 0x89ABCDEF)
         expected = {
             Register.ID: image.MAGIC,
             Register.VERSION: image.VERSION,
@@ -53,6 +54,7 @@ def test_identifies_itself():
             Register.WATCHDOG: WATCHDOG,
             Register.CLASSES: 10,
             Register.SOURCE: Source.RAM.value,
+            Register.IMAGE_CRC: 0x89ABCDEF,
             0x0F: 0,
             0x30: 0,
             Register.INPUT: 0,

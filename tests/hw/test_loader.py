@@ -119,6 +119,7 @@ def test_delivers_every_frame_whole_and_in_order(geometry, stalls):
         assert await outcome(ctx, dut) is None
         assert ctx.get(dut.classes) == 10
         assert ctx.get(dut.frame_words) == len(content.image.frame)
+        assert ctx.get(dut.frame_crc32) == content.image.crc32
         for _ in range(2):
             await pulse(ctx, dut.start)
             assert not ctx.get(dut.frame_ok)

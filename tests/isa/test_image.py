@@ -28,6 +28,7 @@ from isa.image import (
     parse,
     words_to_bytes,
 )
+from isa.registers import ErrorCode
 
 LAYER, PARAMS, WEIGHTS, END = PacketType
 INFO = ImageInfo("grün", (6, 5, 3), classes=10, layers=2, logit_exponent=-7)
@@ -46,9 +47,11 @@ IMAGE = build(TINY, INFO, PACKETS)
 RAW = IMAGE.to_bytes()
 
 
-def refused(raw, geometry=TINY) -> str:
+def refused(raw, geometry=TINY, code=ErrorCode.PACKET) -> str:
+    """The message; `code` is what the gateware reports of such an image."""
     with pytest.raises(ImageError) as error:
         parse(raw, geometry)
+    assert error.value.code is code
     return str(error.value)
 
 
@@ -148,17 +151,20 @@ def test_another_length(words):
 
 
 def test_magic():
-    assert refused(b"RBNM" + RAW[4:]) == (
+    assert refused(b"RBNM" + RAW[4:], code=ErrorCode.MAGIC) == (
         "Image must begin with 0x4e4e4252 ('RBNN'), not 0x4d4e4252"
     )
 
 
 def test_version():
-    assert refused(with_header(version=2)) == "Image format must be version 1, not 2"
+    assert (
+        refused(with_header(version=2), code=ErrorCode.IMAGE_VERSION)
+        == "Image format must be version 1, not 2"
+    )
 
 
 def test_geometry():
-    assert refused(RAW, ULX3S_25F) == (
+    assert refused(RAW, ULX3S_25F, ErrorCode.FOREIGN_GEOMETRY) == (
         f"Image must be compiled for geometry ulx3s-25f ({ULX3S_25F.digest:#010x}), not "
         f"{TINY.digest:#010x}: compile it again for this board"
     )
@@ -172,13 +178,15 @@ CORRUPT_FRAME = "Image frame must match its CRC-32, but it is corrupt: compile i
 PACKET_STARTS = [0, *itertools.accumulate(1 + len(item.payload) for item in PACKETS)]
 
 
-def expected_message(word: int) -> str:
-    """What a damaged word must lead to."""
+def expected_message(word: int) -> tuple[str, ErrorCode]:
+    """What a damaged word must lead to: how the message begins, and the code."""
+    if word == 0:
+        return "Image must begin with", ErrorCode.MAGIC
     if word < HEADER_WORDS:
-        return "Image must begin with" if word == 0 else CORRUPT_HEADER
+        return CORRUPT_HEADER, ErrorCode.HEADER_CRC
     if (at := word - HEADER_WORDS) in PACKET_STARTS:
-        return f"Packet header at frame word {at} must match its CRC-8: corrupt"
-    return CORRUPT_FRAME
+        return f"Packet header at frame word {at} must match its CRC-8: corrupt", ErrorCode.PACKET
+    return CORRUPT_FRAME, ErrorCode.FRAME_CRC
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -190,7 +198,8 @@ def expected_message(word: int) -> str:
 def test_any_flipped_bit_is_found(bit):
     damaged = bytearray(RAW)
     damaged[bit // 8] ^= 1 << bit % 8
-    assert refused(bytes(damaged)).startswith(expected_message(bit // 32))
+    message, code = expected_message(bit // 32)
+    assert refused(bytes(damaged), code=code).startswith(message)
 
 
 @pytest.mark.parametrize("start", PACKET_STARTS)
@@ -199,7 +208,8 @@ def test_any_flipped_bit_of_a_packet_header_is_found(start):
     for bit in range(32):
         damaged = bytearray(RAW)
         damaged[first + bit // 8] ^= 1 << bit % 8
-        assert refused(bytes(damaged)) == expected_message(HEADER_WORDS + start)
+        message, code = expected_message(HEADER_WORDS + start)
+        assert refused(bytes(damaged), code=code) == message
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -209,7 +219,7 @@ def test_any_truncation_is_found(length):
 
 
 def test_the_header_names_another_frame():
-    assert refused(with_header(frame_crc32=5)) == CORRUPT_FRAME
+    assert refused(with_header(frame_crc32=5), code=ErrorCode.FRAME_CRC) == CORRUPT_FRAME
 
 
 def raw_frame(*frame) -> bytes:
@@ -230,7 +240,7 @@ def test_packets_that_make_no_sense():
     assert refused(raw_frame(*layer, header_word(9, 1), 0)) == (
         "Packet type at frame word 11 is unknown: 9"
     )
-    assert refused(raw_frame(*layer, header_word(3, 2), 0)) == (
+    assert refused(raw_frame(*layer, header_word(LAYER.value, LAYER_WORDS), 0)) == (
         "Packet at frame word 11 reaches beyond the image's end"
     )
     no_end = "Image frame must end with an END packet: compile it again"
