@@ -19,31 +19,31 @@ _COMPRESSOR_BITS = 7
 _LEVELS_PER_STAGE = 2
 
 
-def _count(bits):
-    """The number of ones among at most seven bits, from full and half adders in LUTs: `+` would
-    become carry chains, which cost more for so few bits."""
-    result, column = [], list(bits)
-    while column:
-        carries = []
-        while len(column) > 1:
-            a, b, *column = column
-            if column:
-                c, *column = column
-                column.append(a ^ b ^ c)
-                carries.append(a & b | a & c | b & c)
-            else:
-                column.append(a ^ b)
-                carries.append(a & b)
-        result.append(column[0])
-        column = carries
-    return Cat(*result)
+def _count(m, words):
+    """The number of ones at each bit position of seven words: words of weight 1, 2 and 4.
+
+    From full adders in LUTs: `+` would become carry chains, which cost more for so few bits.
+    """
+
+    def add(name, a, b, c):
+        total, carry = (Signal.like(a, name=f"{name}_{part}") for part in ("sum", "carry"))
+        m.d.comb += [total.eq(a ^ b ^ c), carry.eq(a & b | c & (a ^ b))]
+        return total, carry
+
+    a, b, c, d, e, f, g = words
+    first, carry_0 = add("add_0", a, b, c)
+    second, carry_1 = add("add_1", d, e, f)
+    ones, carry_2 = add("add_2", first, second, g)
+    twos, fours = add("add_3", carry_0, carry_1, carry_2)
+    return ones, twos, fours
 
 
 class XnorDot(wiring.Component):
     """Number of equal bits of two words, ``popcount(~(operand ^ weights))``.
 
-    The word is cut into groups of seven bits. A tree of adders sums the groups' counts, and the
-    bits left over enter it as carries, so that they cost next to nothing.
+    The word is cut into groups of seven bits, all counted by the same words of adders. A tree sums
+    the groups' counts, and the bits left over enter it as carries, so that they cost next to
+    nothing.
 
     Members
     -------
@@ -85,13 +85,15 @@ class XnorDot(wiring.Component):
                 m.d.sync += target.eq(value)
             return target
 
-        equal = ~(self.operand ^ self.weights)
+        equal = Signal(self.word_bits)
+        m.d.comb += equal.eq(~(self.operand ^ self.weights))
         used = self.word_bits - self.spare
-        counts = [
-            (register(_count(equal[start : min(start + _COMPRESSOR_BITS, used)]), f"count{start}"))
-            for start in range(0, used, _COMPRESSOR_BITS)
-        ]
-        spare = [register(bit, f"spare{index}") for index, bit in enumerate(equal[used:])]
+        grouped = Signal(_COMPRESSOR_BITS * self.groups)  # a short last group is filled with zeros
+        m.d.comb += grouped.eq(equal[:used])
+        words = [grouped.word_select(i, self.groups) for i in range(_COMPRESSOR_BITS)]
+        bits = [register(word, f"count{i}") for i, word in enumerate(_count(m, words))]
+        counts = [Cat(word[group] for word in bits) for group in range(self.groups)]
+        spare = list(register(equal[used:], "spare")) if self.spare else []
         stage, level = 1, 0
         while len(counts) + len(spare) > 1:
             counts, odd = self._pairs(counts)
