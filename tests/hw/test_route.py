@@ -1,6 +1,7 @@
 """nextpnr's report and log are read right, and seeds are tried in the order that is promised."""
 
 import json
+import sys
 
 import pytest
 
@@ -140,9 +141,7 @@ def test_a_sweep_keeps_the_fastest(monkeypatch):
 
 def script(monkeypatch, body):
     """Replaces nextpnr by a line of Python that sees its arguments."""
-    monkeypatch.setattr(
-        hw.route, "yowasp_command", lambda tool: [hw.route.sys.executable, "-c", body]
-    )
+    monkeypatch.setattr(hw.route, "yowasp_command", lambda tool: [sys.executable, "-c", body])
 
 
 def test_missed_timing_is_told_from_other_failures(tmp_path, monkeypatch):
