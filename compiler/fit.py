@@ -62,6 +62,12 @@ def convolutions(network: Network, geometry: Geometry) -> Iterator[Shape]:
     yield Shape("fc", network.classes, ceil_div(network.widths[-1], taps), mac_bits)
 
 
+def input_ring_bytes(rows: int, row_bytes: int) -> int:
+    """Bytes of the ring that so many rows take anywhere in a frame. It is written in words of four
+    bytes, which need not begin or end with a row."""
+    return 4 * ceil_div(rows * row_bytes, 4) + 4
+
+
 def bit_map_sizes(network: Network, geometry: Geometry) -> list[int]:
     """Words of K bits of each bit map: that of the stem and of every block but the last."""
     return [
@@ -91,7 +97,13 @@ def needs(network: Network, geometry: Geometry) -> tuple[Need, ...]:
     height, width = network.map_size
     shapes = list(convolutions(network, geometry))
     largest = max(shapes, key=lambda shape: shape.steps * shape.set_bits)
-    inputs = network.input_size[0] * network.input_size[1] * network.input_channels
+    row_bytes = network.input_size[1] * network.input_channels
+    inputs = 4 * ceil_div(network.input_size[0] * row_bytes, 4)
+    if network.widths[0] <= geometry.lanes:
+        # One tile, which goes by rows: those of a block of any size, wherever it begins.
+        further = ceil_div(Geometry.BLOCK_PIXELS - 1, network.stem_size[1])
+        rows = network.stem.kernel + network.stem.stride * further
+        inputs = min(inputs, input_ring_bytes(rows, row_bytes))
     line = 0
     if network.stem.pool:
         groups = min(geometry.groups, ceil_div(network.widths[0], geometry.post_lanes))
@@ -121,8 +133,7 @@ def needs(network: Network, geometry: Geometry) -> tuple[Need, ...]:
             largest.steps * largest.set_bits // geometry.port_bits,
             f" for a tile of layer {largest.name}",
         ),
-        # The host writes whole words of four bytes.
-        need("input_bytes", "Input ring", "bytes", 4 * ceil_div(inputs, 4)),
+        need("input_bytes", "Input ring", "bytes", inputs),
         need("line_words", "Line buffer", f"words of {geometry.post_lanes} channels", line),
         need("channels", "Feature memory", "channels", network.widths[-1]),
         need("classes", "Result memory", "classes", network.classes),

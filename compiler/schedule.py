@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from compiler.errors import CompileError
 from compiler.estimate import TIMING, convolution_cycles
+from compiler.fit import input_ring_bytes
 from compiler.ir import Layer, Program, Region, ceil_div
 from isa import checked
 from isa.geometry import Geometry
@@ -90,10 +91,13 @@ def _source(layer: Layer, source: Region, geometry: Geometry) -> dict[str, int]:
     match layer.kind:
         case LayerKind.STEM:
             assert layer.border is not None
+            ahead = rows_ahead(layer)
+            by_rows = can_go_by_rows(layer, geometry, ahead)
             border = sum(int(value) << (8 * i) for i, value in enumerate(layer.border))
             return {
                 "row_length": source.row,
                 "frame_bytes": layer.in_size[0] * source.row,
+                "rows_ahead": ahead if by_rows else 0,
                 "in_channels": layer.in_channels,
                 "border": border,
             }
@@ -117,6 +121,27 @@ def _source(layer: Layer, source: Region, geometry: Geometry) -> dict[str, int]:
             }
         case _:
             return {"inner": words}
+
+
+def rows_ahead(layer: Layer) -> int:
+    """Input rows that a block of the stem reads, from the first one of its first pixel on."""
+    assert layer.block is not None
+    assert layer.tiles is not None
+    starts = range(0, layer.pixels, layer.block)
+    width = layer.out_size[1]
+    further = max(
+        (min(start + layer.block, layer.pixels) - 1) // width - start // width for start in starts
+    )
+    return layer.tiles.weights.shape[1] + layer.stride * further
+
+
+def can_go_by_rows(layer: Layer, geometry: Geometry, ahead: int) -> bool:
+    """Whether the stem may free input rows as it goes: only with one tile, as each tile reads the
+    whole frame; and only if the rows that a block reads fit the ring."""
+    assert layer.source is not None
+    assert layer.tiles is not None
+    fits = input_ring_bytes(ahead, layer.source.row) <= geometry.input_bytes
+    return layer.tiles.count == 1 and fits and ahead < 1 << LAYER["rows_ahead"].shape
 
 
 def _destination(layer: Layer) -> dict[str, int]:

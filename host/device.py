@@ -189,11 +189,6 @@ class Device:
                 f"Image must fit the {geometry.image_words} words of the device's image memory, "
                 f"not {len(image.words)}: {len(image.words) - geometry.image_words} too many"
             )
-        if image.info.input_bytes > geometry.input_bytes:
-            raise DeviceError(
-                f"Frames must fit the {geometry.input_bytes} bytes of the device's input memory, "
-                f"not {image.info.input_bytes}"
-            )
         self._image = image
         self._command("abort")
         self._transport.write(Register.SOURCE, [self._source.value])
@@ -269,11 +264,21 @@ class Device:
         raise AssertionError("unreachable")
 
     def _classify(self, frame: npt.NDArray[np.uint8], image: Image) -> Frame:
+        assert self._identity is not None
         frames = self._transport.read(Register.FRAMES, 1)[0]
-        self._write_port(Register.INPUT, pack_frame(frame))
-        self._command("start")
-        if self._source is Source.LINK:
-            self._write_port(Register.STREAM, image.frame)
+        pixels = pack_frame(frame)
+        stream = image.frame if self._source is Source.LINK else []
+        if image.info.input_bytes <= self._identity.geometry.input_bytes:
+            self._write_port(Register.INPUT, pixels)
+            self._command("start")
+            self._write_port(Register.STREAM, stream)
+        else:
+            # The input memory has room for all of it only while the stem works it off.
+            first = image.first_layer_words
+            self._command("start")
+            self._write_port(Register.STREAM, stream[:first])
+            self._write_port(Register.INPUT, pixels)
+            self._write_port(Register.STREAM, stream[first:])
         self._await((State.DONE,), self._frame_timeout, "finish a frame")
         # DONE may also be what the frame before has left, if START was lost on the way.
         now = self._transport.read(Register.FRAMES, 1)[0]

@@ -85,7 +85,9 @@ class Core(wiring.Component):
         m.submodules.ring = ring = WeightRing(
             port_bits=geometry.port_bits, depth=geometry.ring_words
         )
-        m.submodules.steps = steps = StepWalker(taps=taps, post_lanes=post_lanes)
+        m.submodules.steps = steps = StepWalker(
+            taps=taps, post_lanes=post_lanes, ready_latency=InputRing.READY_LATENCY
+        )
         m.submodules.reducer = reducer = Reducer()
         m.submodules.bit_maps = bit_maps = BitMaps(
             word_bits=geometry.word_bits, lanes=lanes, depth=geometry.bit_words
@@ -178,6 +180,12 @@ class Core(wiring.Component):
             bit_maps.read_address.eq(steps.step.address),
             input_ring.read_address.eq(steps.step.address),
             input_ring.frame_bytes.eq(layer.frame_bytes),
+            input_ring.row_bytes.eq(layer.row_length),
+            input_ring.rows.eq(layer.in_height),
+            input_ring.rows_ahead.eq(layer.rows_ahead),
+            input_ring.start.eq(sequencer.start & is_kind[LayerKind.STEM]),
+            input_ring.active.eq(steps.working & is_kind[LayerKind.STEM]),
+            input_ring.row.eq(steps.row),
             input_ring.release.eq(sequencer.release_input),
             steps.input_ready.eq(input_ring.ready),
             features.read_address.eq(steps.step.address),

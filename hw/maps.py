@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from isa.bits import WORD_BITS
 from isa.fixed import FEATURE_BITS
-from isa.layer import ADDRESS_BITS
+from isa.layer import ADDRESS_BITS, LAYER, SIZE_BITS, STRIDE_BITS
 
 READ_LATENCY = 2
 
@@ -98,11 +98,29 @@ class BitMaps(wiring.Component):
 class InputRing(wiring.Component):
     """A ring of input bytes: filled word by word by the host, read T bytes at a time by the stem.
 
-    ``write`` takes four bytes a word, lowest first, and is ready when the word before has been
-    stored (every fourth cycle) and there is room. ``ready`` tells that the ``frame_bytes`` of the
-    oldest frame are all there; addresses count from its first byte. ``release`` frees that frame; a
-    frame begins on a multiple of four bytes.
+    A frame begins on a multiple of four bytes, and may be longer than the ring: the rows that the
+    stem has left behind make room for later ones.
+
+    Members
+    -------
+    write : In(stream of 32-bit words)
+        Four bytes each, lowest first; taken when the word before has been stored (every fourth
+        cycle) and there is room.
+    frame_bytes, row_bytes, rows, rows_ahead : In
+        Of the layer, see ``isa.layer``. Constant from ``start`` to ``release``.
+    start : In(1)
+        A stem begins with the oldest frame.
+    active, row : In(1), In(signed)
+        The stem's block begins with this input row, which never goes back within a frame.
+    ready : Out(1)
+        The rows that the block of READY_LATENCY cycles ago wants are there.
+    release : In(1)
+        Frees what is left of the frame.
+    read_address, read_data
+        Counts from the frame's first byte; data follow after READ_LATENCY cycles.
     """
+
+    READY_LATENCY = 2
 
     def __init__(self, *, depth: int, taps: int):
         if depth % WORD_BITS:
@@ -113,6 +131,12 @@ class InputRing(wiring.Component):
             {
                 "write": In(stream.Signature(WORD_BITS)),
                 "frame_bytes": In(ADDRESS_BITS),
+                "row_bytes": In(STRIDE_BITS),
+                "rows": In(SIZE_BITS),
+                "rows_ahead": In(LAYER["rows_ahead"].shape),
+                "start": In(1),
+                "active": In(1),
+                "row": In(signed(SIZE_BITS + 1)),
                 "ready": Out(1),
                 "release": In(1),
                 "read_address": In(ADDRESS_BITS),
@@ -125,20 +149,48 @@ class InputRing(wiring.Component):
         depth, taps = self._depth, self._taps
         address_bits = (depth - 1).bit_length()
         head, base = Signal(address_bits), Signal(address_bits)
-        count = Signal(range(depth + 1))  # bytes stored, from base on
+        count = Signal(range(depth + 1))  # bytes stored and not yet freed
         word, bytes_left = Signal(WORD_BITS), Signal(range(5))
-        store, frame_size = Signal(), Signal(ADDRESS_BITS)
+        store = Signal()
         m.d.comb += [
             self.write.ready.eq((bytes_left == 0) & (count <= depth - 4)),
             store.eq(bytes_left != 0),
-            frame_size.eq((self.frame_bytes + 3) & ~3),
         ]
-        m.d.sync += self.ready.eq((count >= frame_size) & ~self.release)
         with m.If(store):
             m.d.sync += [word.eq(word >> 8), bytes_left.eq(bytes_left - 1), head.eq(head + 1)]
         with m.Elif(self.write.valid & self.write.ready):
             m.d.sync += [word.eq(self.write.payload), bytes_left.eq(4)]
-        m.d.sync += count.eq(count + store - Mux(self.release, frame_size, 0))
+
+        # Rows that are freed and rows that are wanted follow `row`, one a cycle.
+        following = Signal()
+        first, last = Signal(SIZE_BITS), Signal(SIZE_BITS)  # targets of the two
+        freed, wanted = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        free_row, want_row = Signal(), Signal()
+        frame_size, rest = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        lacking = Signal(ADDRESS_BITS + 1)  # bytes from the first row not freed to the last wanted
+        end = Signal(signed(SIZE_BITS + 2))
+        by_rows = self.rows_ahead != 0
+        m.d.comb += [
+            frame_size.eq((self.frame_bytes + 3) & ~3),
+            end.eq(self.row + self.rows_ahead),
+            free_row.eq(following & (freed != first)),
+            want_row.eq(following & (wanted != last)),
+        ]
+        m.d.sync += [
+            following.eq(self.active),
+            first.eq(Mux(by_rows & (self.row > 0), self.row, 0)),
+            last.eq(Mux(by_rows & (end < self.rows), end, self.rows)),
+            freed.eq(freed + free_row),
+            wanted.eq(wanted + want_row),
+            rest.eq(rest - Mux(free_row, self.row_bytes, 0)),
+            lacking.eq(
+                lacking + Mux(want_row, self.row_bytes, 0) - Mux(free_row, self.row_bytes, 0)
+            ),
+            self.ready.eq(following & ~free_row & ~want_row & (count >= lacking)),
+            count.eq(count + store - Mux(free_row, self.row_bytes, 0) - Mux(self.release, rest, 0)),
+        ]
+        with m.If(self.start):
+            m.d.sync += [freed.eq(0), wanted.eq(0), lacking.eq(0), rest.eq(frame_size)]
         with m.If(self.release):
             m.d.sync += base.eq(base + frame_size)
 

@@ -147,14 +147,17 @@ class StepWalker(wiring.Component):
     """The loops of ``isa.layer`` for a convolution layer: one operand read a cycle.
 
     ``loaded`` counts in weight sets, ``freed`` output RAMs: a set's first step waits for its
-    weights, the last step of a block for the output RAM, and a stem's block for the input. The
-    steps follow without flow control, ``LATENCY`` cycles after they are decided on.
+    weights, the last step of a block for the output RAM, and a stem's block for the input:
+    ``input_ready`` follows by ``ready_latency`` cycles ``row``, the input row that the current
+    block begins with. The steps follow without flow control, ``LATENCY`` cycles after they are
+    decided on.
     """
 
     LATENCY = 2
 
-    def __init__(self, *, taps: int, post_lanes: int):
+    def __init__(self, *, taps: int, post_lanes: int, ready_latency: int):
         self._taps = taps
+        self._ready_latency = ready_latency
         self._words_per_group = post_lanes // taps
         super().__init__(
             {
@@ -163,6 +166,7 @@ class StepWalker(wiring.Component):
                 "loaded": In(1),
                 "freed": In(1),
                 "input_ready": In(1),
+                "row": Out(signed(SIZE_BITS + 1)),
                 "step_valid": Out(1),
                 "step": Out(step_layout(taps)),
                 "working": Out(1),
@@ -193,6 +197,7 @@ class StepWalker(wiring.Component):
         )  # loaded and not yet begun: at most the shadow set and one on its way
         output_free = Signal(init=1)
         needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
+        settling = Signal(self._ready_latency)  # `input_ready` is still that of another row
         begin_block = Signal()
         # The layer's loop ends, so that no subtraction stands in the way of the counters.
         inner_end, ky_end = Signal(GROUP_BITS), Signal(3)
@@ -215,7 +220,7 @@ class StepWalker(wiring.Component):
             begin_block.eq((ky == 0) & (n == 0) & (pixel == 0)),
             needs_set.eq((pixel == 0) & (sets_ready == 0)),
             needs_output.eq((pixel == 0) & last_step & ~output_free),
-            needs_input.eq(begin_block & is_stem & ~self.input_ready),
+            needs_input.eq(begin_block & is_stem & (~self.input_ready | settling[0])),
             issue.eq(active & ~needs_set & ~needs_output & ~needs_input),
             self.working.eq(active),
             self.wait_input.eq(active & needs_input),
@@ -260,6 +265,12 @@ class StepWalker(wiring.Component):
                 after.row.eq(here.row),
                 after.address.eq(here.address),
             ]
+
+        by_rows = Signal()
+        m.d.comb += self.row.eq(begin.row)
+        m.d.sync += [by_rows.eq(layer.rows_ahead != 0), settling.eq(settling >> 1)]
+        with m.If(issue & last_pixel & last_step & by_rows & (after.row != begin.row)):
+            m.d.sync += settling.eq(-1)
 
         row_offset = Signal(ADDRESS_BITS)  # ky * src_row
         words = Signal(5)  # n % channel_words

@@ -129,13 +129,13 @@ ULX3S_25F = Geometry(
     name="ulx3s-25f",
     lanes=16, word_bits=32, taps=1, port_bits=128, post_lanes=2,
     ring_words=512, residual_words=13312, bit_words=2048, input_bytes=2048, line_words=512,
-    channels=256, classes=16, image_words=15360,
+    channels=256, classes=16, image_words=15872,
 )  # fmt: skip
 ULX3S_85F = Geometry(
     name="ulx3s-85f",
     lanes=64, word_bits=64, taps=2, port_bits=512, post_lanes=8,
     ring_words=1024, residual_words=25088, bit_words=6272, input_bytes=16384, line_words=1024,
-    channels=512, classes=1024, image_words=16384,
+    channels=512, classes=1024, image_words=8192,
 )  # fmt: skip
 
 GEOMETRIES = {geometry.name: geometry for geometry in (TINY, ULX3S_25F, ULX3S_85F)}

@@ -143,6 +143,16 @@ class Image:
         return self.words[HEADER_WORDS:]
 
     @property
+    def first_layer_words(self) -> int:
+        """Words of the frame section before the second layer: all that the stem waits for."""
+        words = 0
+        for number, packet in enumerate(self.packets):
+            if number and packet.type is PacketType.LAYER:
+                break
+            words += 1 + len(packet.payload)
+        return words
+
+    @property
     def crc32(self) -> int:
         """The CRC-32 of the frame section, which tells images apart."""
         return self.words[-1]

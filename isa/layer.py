@@ -60,6 +60,9 @@ LAYER = data.StructLayout(
         "channel_words": 5,  # binary: words a pixel; a step with n % channel_words == 0 counts
         "channels": SIZE_BITS + 1,  # ... this many valid bits
         "frame_bytes": ADDRESS_BITS,  # stem: bytes of an input frame, in_height * row_length
+        # stem: input rows that a block wants, from the first one of its first pixel on; the rows
+        # before that one are free. 0: wants the whole frame, and frees it at the end.
+        "rows_ahead": 6,
         "in_channels": 3,  # stem: the border value of tap t at step n is [(n*T + t) % in_channels]
         "border": 32,  # four bytes, channel 0 in the least significant
         # loops

@@ -181,10 +181,6 @@ class Written:
 
 def check_schedule(geometry: Geometry, layers: tuple[Layer, ...], input_bytes: int) -> None:
     """Raises GoldenError, naming layer and address, where the schedule reads or writes wrongly."""
-    if input_bytes > geometry.input_bytes:
-        raise GoldenError(
-            f"Input must fit the input memory of {geometry.input_bytes} bytes, not {input_bytes}"
-        )
     residual = Written("residual map", geometry.residual_words)
     bits = Written("bit map", geometry.bit_words)
     features = Written("features", -(-geometry.channels // geometry.post_lanes))
@@ -198,8 +194,7 @@ def check_schedule(geometry: Geometry, layers: tuple[Layer, ...], input_bytes: i
     }
     for layer in layers:
         if layer.kind is LayerKind.STEM:
-            found = layer.fields["frame_bytes"]
-            layer.require(found == input_bytes, f"take frames of {input_bytes} bytes", found)
+            _check_input(geometry, layer, input_bytes)
         if layer.is_convolution:
             reads = operands(geometry, layer)
             memory, unit = sources[layer.kind]
@@ -217,6 +212,30 @@ def check_schedule(geometry: Geometry, layers: tuple[Layer, ...], input_bytes: i
             layer.require(layer.pixels == 1, "have one pixel", layer.pixels)
         else:
             _check_maps(geometry, layer, read, residual, bits)
+
+
+def _check_input(geometry: Geometry, layer: Layer, input_bytes: int) -> None:
+    """Whether the stem finds all that it reads in the input ring."""
+    f, room = layer.fields, geometry.input_bytes
+    layer.require(
+        f["frame_bytes"] == input_bytes, f"take frames of {input_bytes} bytes", f["frame_bytes"]
+    )
+    ahead = f["rows_ahead"]
+    if not ahead:
+        layer.require(
+            input_bytes <= room, f"have its frame in {room} bytes of input memory", input_bytes
+        )
+        return
+    layer.require(f["tiles"] == 1, "have one tile, as it frees the rows it has read", f["tiles"])
+    first = np.arange(0, layer.pixels, f["block"])
+    last = np.minimum(first + f["block"], layer.pixels) - 1
+    stride = 2 if f["stride2"] else 1
+    further = int((last // f["out_width"] - first // f["out_width"]).max())
+    rows = stride * further + f["kernel_rows"]
+    layer.require(ahead >= rows, f"want the {rows} input rows of a block", ahead)
+    # Rows need not begin or end with a word of four bytes.
+    needed = ahead * f["row_length"] + 7 & ~3
+    layer.require(needed <= room, f"have its rows in {room} bytes of input memory", needed)
 
 
 def _check_maps(

@@ -201,7 +201,9 @@ def _run(
         source=source,
         stalls=stalls.kind,
         seed=stalls.seed,
-        late_input=stalls.late_input,
+        # A frame that is longer than the input ring cannot be there before it is started.
+        late_input=stalls.late_input or image.info.input_bytes > geometry.input_bytes,
+        first_words=image.first_layer_words,
     )
     Path(job.image).write_bytes(image.to_bytes())
     np.save(job.frames, frames.reshape(len(frames), -1))

@@ -43,7 +43,8 @@ class Job:
 
     ``image``: file of 32-bit words; ``frames``: .npy of uint8 (N, bytes); ``result``: the JSON file
     to write. ``source``: "ram" or "link". ``stalls``, ``seed``: idle gaps between bus words, of a
-    kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives; otherwise
+    kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and with
+    source "link" that input follows the ``first_words`` of the image's frame section; otherwise
     the input of the next one is sent while a frame is computed. ``limit_cycles``: a deadline.
     """
 
@@ -56,6 +57,7 @@ class Job:
     stalls: str = "none"
     seed: int = 0
     late_input: bool = False
+    first_words: int = 0
     limit_cycles: int = 100_000_000
 
     def write(self, path: Path) -> None:
@@ -120,19 +122,22 @@ class Session:
     async def run(self) -> list[dict[str, Any]]:
         """The results of all frames, as in the result file."""
         await self._load()
+        late = self.job.late_input
         results: list[dict[str, Any]] = []
         sent = 0
         for number in range(len(self.inputs)):
-            if not self.job.late_input and sent == number:
+            if not late and sent == number:
                 await self._send(Register.INPUT, self.inputs[number])
                 sent += 1
             await self._command(start=1)
-            if self.job.source == "link":
-                await self._send(Register.STREAM, self.image[HEADER_WORDS:])
-            if sent < len(self.inputs) and (self.job.late_input or len(results) > 0):
+            stream = self.image[HEADER_WORDS:] if self.job.source == "link" else []
+            first = self.job.first_words if late else len(stream)
+            await self._send(Register.STREAM, stream[:first])
+            if sent < len(self.inputs) and (late or len(results) > 0):
                 # The first frame runs alone, so that its cycles are those of an idle core.
                 await self._send(Register.INPUT, self.inputs[sent])
                 sent += 1
+            await self._send(Register.STREAM, stream[first:])
             await self._finished(State.DONE, f"Frame {number}")
             results.append(await self._result())
         return results

@@ -34,15 +34,15 @@ def test_phases_of_fmnist_s():
 
     tile = 2 + 16 * 4  # headers and parameters
     # xnor, mac, post, residual, stream
-    assert of("stem") == (0, 2 * 9 * 784, 784 * 16, 784 * 16, 11 + 2 * (tile + 9 * 4))
-    assert of("blocks.0") == (2 * 9 * 784, 0, 784 * 16, 784 * 16, 11 + 2 * (tile + 9 * 16))
-    assert of("blocks.2.pool") == (0, 0, 0, 784 * 16, 11)
+    assert of("stem") == (0, 2 * 9 * 784, 784 * 16, 784 * 16, 12 + 2 * (tile + 9 * 4))
+    assert of("blocks.0") == (2 * 9 * 784, 0, 784 * 16, 784 * 16, 12 + 2 * (tile + 9 * 16))
+    assert of("blocks.2.pool") == (0, 0, 0, 784 * 16, 12)
     assert of("blocks.2.shortcut") == (
-        0, 4 * 32 * 196, 196 * 32, 4 * 32 * 196, 11 + 4 * (tile + 32 * 4),
+        0, 4 * 32 * 196, 196 * 32, 4 * 32 * 196, 12 + 4 * (tile + 32 * 4),
     )  # fmt: skip
-    assert of("blocks.5") == (8 * 36 * 49, 0, 49 * 64, 49 * 64, 11 + 8 * (tile + 36 * 16))
-    assert of("mean") == (0, 0, 0, 49 * 64, 11)
-    assert of("fc") == (0, 128, 5, 0, 11 + tile + 128 * 4)
+    assert of("blocks.5") == (8 * 36 * 49, 0, 49 * 64, 49 * 64, 12 + 8 * (tile + 36 * 16))
+    assert of("mean") == (0, 0, 0, 49 * 64, 12)
+    assert of("fc") == (0, 128, 5, 0, 12 + tile + 128 * 4)
 
 
 def test_critical_path_of_fmnist_s():

@@ -92,6 +92,8 @@ def use(dut, report):
         return words
 
     transport.spoil = flip
+    device.load_image(image)  # which the device holds, so that nothing is sent
+    transport.write(Register.IMAGE, [0])
     try:
         device.load_image(image)
     except DeviceError as error:

@@ -141,13 +141,21 @@ def test_image_that_does_not_fit():
     )
 
 
-def test_frames_that_do_not_fit():
-    info = dataclasses.replace(INFO, input_shape=(40, 40, 1))
-    with pytest.raises(DeviceError) as caught:
-        Device(Faulty()).load_image(build(TINY, info, PACKETS))
-    assert str(caught.value) == (
-        "Frames must fit the 1024 bytes of the device's input memory, not 1600"
-    )
+@pytest.mark.parametrize("source", Source)
+def test_frames_longer_than_the_input_memory_follow_the_start(source):
+    small = dataclasses.replace(TINY, input_bytes=8)
+    image = build(small, dataclasses.replace(INFO, layers=2), [*PACKETS, PACKETS[0]])
+    transport = Faulty(geometry=small)
+    device = Device(transport, expected=small, source=source)
+    device.load_image(image)
+    for frame in FRAMES:
+        transport.log.clear()
+        check(frame, device.classify(frame))
+        stream = [(Register.STREAM, sum(1 + len(p.payload) for p in PACKETS))]
+        rest = [(Register.STREAM, len(image.frame) - stream[0][1])]
+        if source is Source.RAM:
+            stream = rest = []
+        assert transport.log == [(Register.CONTROL, 1), *stream, (Register.INPUT, 3), *rest]
 
 
 def damaged(position, value):

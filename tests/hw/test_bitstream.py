@@ -37,7 +37,7 @@ def test_the_placeholder_is_always_the_same_and_no_image():
     assert placeholder(3) == placeholder(2000)[:3] == [0xF2FCC4CE, 0x73C30DFA, 0xDD5937AE]
     assert placeholder(1)[0] != MAGIC
     # What ecpbram recognises must be there once.
-    words = placeholder(15360)
+    words = placeholder(1 << 14)
     slices = [
         sum((word >> bit & 1) << i for i, word in enumerate(words[start : start + SLICE_WORDS]))
         for bit in range(32)

@@ -77,7 +77,10 @@ def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls)
 
     async def read(ctx):
         ctx.set(dut.frame_bytes, frame_bytes)
+        ctx.set(dut.row_bytes, frame_bytes)
+        ctx.set(dut.rows, 1)
         for frame in frames:
+            await begin(ctx, dut)
             await ctx.tick().until(dut.ready)
             for _ in range(30):
                 address = luck.randrange(frame_bytes - taps + 1)
@@ -85,13 +88,95 @@ def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls)
                 await ctx.tick().repeat(READ_LATENCY)
                 found = bytes(ctx.get(dut.read_data[t]) for t in range(taps))
                 assert found == frame[address : address + taps]
-            ctx.set(dut.release, 1)
-            await ctx.tick()
-            ctx.set(dut.release, 0)
-        await ctx.tick().repeat(3)
+            await release(ctx, dut)
+        await begin(ctx, dut)
+        await ctx.tick().repeat(30)
         assert not ctx.get(dut.ready)
 
     simulate(dut, write, read, deadline_cycles=20000)
+
+
+@pytest.mark.parametrize("stalls", ["none", "heavy"])
+@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize(("rows", "row_bytes", "ahead", "stride"), [(9, 21, 5, 2), (7, 18, 4, 1)])
+def test_input_ring_serves_frames_longer_than_itself(taps, rows, row_bytes, ahead, stride, stalls):
+    """Three rows above the map, as under a 7x7 kernel; every row is read while it is wanted."""
+    depth, pad = 128, 3
+    assert rows * row_bytes > depth - 4
+    dut = InputRing(depth=depth, taps=taps)
+    luck = random.Random(7)
+    size = -(-rows * row_bytes // 4) * 4
+    frames = [bytes(luck.randrange(256) for _ in range(size)) for _ in range(3)]
+    words = [
+        int.from_bytes(frame[i : i + 4], "little") for frame in frames for i in range(0, size, 4)
+    ]
+
+    async def write(ctx):
+        await send(ctx, dut.write, words, stalls)
+
+    async def read(ctx):
+        for name, value in (
+            ("frame_bytes", rows * row_bytes), ("row_bytes", row_bytes), ("rows", rows),
+            ("rows_ahead", ahead),
+        ):  # fmt: skip
+            ctx.set(getattr(dut, name), value)
+        for frame in frames:
+            await begin(ctx, dut, row=-pad)
+            for row in range(-pad, rows + pad - ahead + 1, stride):
+                ctx.set(dut.row, row)
+                await ctx.tick().repeat(dut.READY_LATENCY)
+                await ctx.tick().until(dut.ready)
+                first, last = max(row, 0) * row_bytes, min(row + ahead, rows) * row_bytes
+                for address in {first, last - taps, luck.randrange(first, last - taps + 1)}:
+                    ctx.set(dut.read_address, address)
+                    await ctx.tick().repeat(READ_LATENCY)
+                    found = bytes(ctx.get(dut.read_data[t]) for t in range(taps))
+                    assert found == frame[address : address + taps]
+            await release(ctx, dut)
+
+    simulate(dut, write, read, deadline_cycles=20000)
+
+
+def test_input_ring_keeps_a_row_until_it_is_left():
+    """A frame that is longer than the ring stops at its end; no row is ready too early."""
+    dut = InputRing(depth=32, taps=1)
+
+    async def bench(ctx):
+        ctx.set(dut.write.valid, 1)
+        for name, value in (
+            ("frame_bytes", 60), ("row_bytes", 10), ("rows", 6), ("rows_ahead", 3),
+        ):  # fmt: skip
+            ctx.set(getattr(dut, name), value)
+        await begin(ctx, dut)
+        cycles = 0
+        while not ctx.get(dut.ready):
+            cycles += 1
+            await ctx.tick()
+        assert cycles >= 30  # bytes of three rows, one a cycle
+        await ctx.tick().repeat(60)
+        assert not ctx.get(dut.write.ready)
+        ctx.set(dut.row, 1)
+        await ctx.tick().repeat(dut.READY_LATENCY)
+        assert not ctx.get(dut.ready)
+        await ctx.tick().until(dut.ready)
+
+    simulate(dut, bench)
+
+
+async def begin(ctx, dut, row=0):
+    ctx.set(dut.start, 1)
+    await ctx.tick()
+    ctx.set(dut.start, 0)
+    ctx.set(dut.row, row)
+    ctx.set(dut.active, 1)
+    await ctx.tick()
+
+
+async def release(ctx, dut):
+    ctx.set(dut.active, 0)
+    ctx.set(dut.release, 1)
+    await ctx.tick()
+    ctx.set(dut.release, 0)
 
 
 def test_input_ring_refuses_a_depth_that_its_addresses_cannot_wrap():

@@ -148,11 +148,47 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("latency", [1, 2])
+def test_a_block_waits_for_the_rows_of_its_own_first_pixel(latency):
+    """Rows become ready one after the other, and that is known ``latency`` cycles later."""
+    layer = conv(LayerKind.STEM, size=(6, 4), words=1, block=3) | {"rows_ahead": 4}
+    dut = StepWalker(taps=1, post_lanes=1, ready_latency=latency)
+
+    def last_ready(cycle):
+        return cycle // 100 - 1  # a row's blocks take less
+
+    async def bench(ctx):
+        ctx.set(dut.layer, LAYER.from_bits(checked.encode(LAYER, layer)))
+        ctx.set(dut.freed, 1)
+        await ctx.tick().repeat(2)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        await ctx.tick().repeat(5)  # until `row` is the first one's
+        rows, begun = [], []
+        load = True
+        for cycle in range(900):
+            rows.append(ctx.get(dut.row))
+            seen = rows[max(cycle - latency, 0)]
+            ctx.set(dut.input_ready, seen <= last_ready(cycle))
+            ctx.set(dut.loaded, load)
+            _, _, valid, step = await ctx.tick().sample(dut.step_valid, dut.step)
+            load = valid and step.swap
+            if load and step.first:
+                decided = cycle - dut.LATENCY
+                assert rows[decided] <= last_ready(decided)
+                begun.append(rows[decided])
+        # 24 pixels in blocks of three, row by row of four
+        assert begun == [3 * block // 4 - 1 for block in range(8)]
+
+    simulate(dut, bench, deadline_cycles=2000)
+
+
 @pytest.mark.parametrize("stalled", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_step_walker_follows_the_loops(case, stalled):
     layer, taps, words_per_group = CASES[case]
-    dut = StepWalker(taps=taps, post_lanes=taps * words_per_group)
+    dut = StepWalker(taps=taps, post_lanes=taps * words_per_group, ready_latency=2)
     expected = list(steps(layer, taps, words_per_group))
     found = []
     finished = False

@@ -84,7 +84,7 @@ def test_words_are_little_endian():
 
 
 def test_layout():
-    assert (HEADER_WORDS, LAYER_WORDS, CHANNEL_WORDS, PACKET.size) == (17, 10, 4, 32)
+    assert (HEADER_WORDS, LAYER_WORDS, CHANNEL_WORDS, PACKET.size) == (17, 11, 4, 32)
     assert HEADER.size == 32 * HEADER_WORDS
     assert RAW[:4] == b"RBNN"
     assert IMAGE.words[0] == MAGIC
@@ -238,10 +238,10 @@ def header_word(kind: int, length: int) -> int:
 def test_packets_that_make_no_sense():
     layer = packet(LAYER).encode()
     assert refused(raw_frame(*layer, header_word(9, 1), 0)) == (
-        "Packet type at frame word 11 is unknown: 9"
+        "Packet type at frame word 12 is unknown: 9"
     )
     assert refused(raw_frame(*layer, header_word(LAYER.value, LAYER_WORDS), 0)) == (
-        "Packet at frame word 11 reaches beyond the image's end"
+        "Packet at frame word 12 reaches beyond the image's end"
     )
     no_end = "Image frame must end with an END packet: compile it again"
     assert refused(raw_frame(*layer)) == no_end
@@ -269,7 +269,7 @@ def test_packets_in_the_wrong_order(kinds, message):
 
 def test_packets_of_the_wrong_length():
     cases = [
-        ([packet(LAYER, LAYER_WORDS + 1)], "0 (LAYER) must have 10 words, not 11"),
+        ([packet(LAYER, LAYER_WORDS + 1)], "0 (LAYER) must have 11 words, not 12"),
         ([packet(LAYER), packet(PARAMS, 15)], "1 (PARAMS) must have 16 words, not 15"),
     ]
     for packets, message in cases:
