@@ -19,15 +19,21 @@ def choose_blocks(program: Program) -> Program:
     """Sets ``block``, for every convolution, to the size that takes the fewest cycles (of equals,
     the largest)."""
     geometry = program.geometry
+    best: dict[tuple[object, ...], int] = {}  # by all that the cycles depend on
 
     def choose(layer: Layer) -> Layer:
-        if layer.tiles is None:
+        tiles = layer.tiles
+        if tiles is None:
             return layer
-        sizes = range(min(Geometry.BLOCK_PIXELS, layer.pixels), 0, -1)
-        cycles = {
-            size: convolution_cycles(replace(layer, block=size), geometry, TIMING) for size in sizes
-        }
-        return replace(layer, block=min(sizes, key=lambda size: cycles[size]))
+        key = layer.kind, layer.pixels, tiles.count, tiles.steps, tiles.last_groups
+        if key not in best:
+            sizes = range(min(Geometry.BLOCK_PIXELS, layer.pixels), 0, -1)
+            cycles = {
+                size: convolution_cycles(replace(layer, block=size), geometry, TIMING)
+                for size in sizes
+            }
+            best[key] = min(sizes, key=lambda size: cycles[size])
+        return replace(layer, block=best[key])
 
     return program.map(choose)
 

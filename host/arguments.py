@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from host.errors import UserError
-from host.models import DEFAULT_BOARD
+from host.models import SOURCES, deployment
 
 Item = TypeVar("Item")
 
@@ -18,7 +18,18 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
         "--model", metavar="M", required=required, help="a network of models/, or a .yaml file"
     )
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="checkpoint to use (default: the one that ships)"
+        "--checkpoint",
+        metavar="FILE",
+        help="checkpoint to use, ours or a released .pth.tar (default: the one that ships)",
+    )
+    add_calibration(parser)
+
+
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibration",
+        metavar="IMAGES",
+        help="typical images (.npz, .png, folder) that give a checkpoint from elsewhere its scales",
     )
 
 
@@ -26,13 +37,31 @@ def add_board(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--board",
         metavar="B",
-        help=f"tiny (simulation only), ulx3s-25f or ulx3s-85f (default: {DEFAULT_BOARD})",
+        help="tiny (simulation only), ulx3s-25f or ulx3s-85f (default: as the model says)",
     )
 
 
-def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+def add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        help="where the image is: in the board's block RAM, or sent anew over the link for every "
+        "frame (default: as the model says, mostly ram)",
+    )
+
+
+def source_of(args: argparse.Namespace) -> str:
+    """The source that was asked for, or the model's."""
+    source: str = args.source or deployment(args.model).source
+    return source
+
+
+def add_images(parser: argparse.ArgumentParser, default: str, *names: str) -> None:
+    """``names``: what the option may be called besides."""
     parser.add_argument(
         "--images",
+        *names,
+        dest="images",
         metavar="FILE",
         help=f".npz (array `images`, uint8 N x H x W x C), .png or folder of .png ({default})",
     )

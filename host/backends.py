@@ -14,6 +14,7 @@ from host.errors import UserError
 from host.images import ImageSet, Pixels
 from isa.geometry import Geometry
 from isa.image import Image
+from isa.registers import Source
 
 NAMES = ("float", "integer", "golden", "rtl", "serial:PORT")
 
@@ -57,12 +58,17 @@ def run_pytorch(name: str, checkpoint: Path, pixels: Pixels) -> Results:
 
 
 def run_image(
-    name: str, image: Image, geometry: Geometry, images: ImageSet, simulator: str = "verilator"
+    name: str,
+    image: Image,
+    geometry: Geometry,
+    images: ImageSet,
+    simulator: str = "verilator",
+    source: str = "ram",
 ) -> Results:
     """Runs an image on `golden`, `rtl` or `serial:PORT`."""
     if name == "rtl":
-        return _run_rtl(image, geometry, images.pixels, simulator)
-    with _device(name, geometry) as device:
+        return _run_rtl(image, geometry, images.pixels, simulator, source)
+    with _device(name, geometry, Source[source.upper()]) as device:
         device.load_image(image)
         frames = []
         bar = progress(images.pixels, total=len(images), unit="image")
@@ -79,23 +85,25 @@ def run_image(
 
 
 @contextmanager
-def _device(name: str, geometry: Geometry) -> Iterator[Device]:
+def _device(name: str, geometry: Geometry, source: Source) -> Iterator[Device]:
     if name == "golden":
         from host.golden_transport import GoldenTransport
 
-        yield Device(GoldenTransport(geometry), expected=geometry)
+        yield Device(GoldenTransport(geometry), expected=geometry, source=source)
         return
     from host.link import open_serial
     from hw.boards import get_board
 
     board = get_board(geometry.name)
     with open_serial(name.removeprefix("serial:"), board.uart_baud) as transport:
-        yield Device(transport, expected=geometry)
+        yield Device(transport, expected=geometry, source=source)
 
 
-def _run_rtl(image: Image, geometry: Geometry, pixels: Pixels, simulator: str) -> Results:
+def _run_rtl(
+    image: Image, geometry: Geometry, pixels: Pixels, simulator: str, source: str
+) -> Results:
     from sim.runner import simulate
 
-    result = simulate(geometry, image, pixels, simulator=simulator)
+    result = simulate(geometry, image, pixels, simulator=simulator, source=source)
     logits = [[int(value) for value in row] for row in result.logits]
     return Results(logits, [int(np.argmax(row)) for row in logits], list(result.cycles))

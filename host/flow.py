@@ -60,7 +60,7 @@ def build_all(
         model=model,
         geometry=geometry,
         checkpoint=checkpoint,
-        metrics=info.metrics,
+        info=info,
         image_bytes=4 * len(compiled.image.words),
         compiled=compiled.report,
         measured=measured,

@@ -41,11 +41,19 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
         (f"{report['fps']:,.0f}", "frames per second"),
         (f"{report['cycles_per_frame']:,}", "cycles per frame"),
         (f"{report['fmax_mhz']:.1f} MHz", f"routed; runs at {report['clock_mhz']:.1f} MHz"),
-        (percent(report["accuracy_integer"], 2), "accuracy, integer (what the board computes)"),
-        (percent(report["accuracy_float"], 2), "accuracy, float"),
+        *_accuracy(report),
         (percent(report["array_busy"]), "of the binary layers' cycles the XNOR array works"),
         (percent(report["mac_utilisation"]), "of the array's peak is useful, whole frame"),
         (percent(report["roofline_ratio"]), "critical path over simulated cycles"),
+    ]
+
+
+def _accuracy(report: Report) -> list[tuple[str, str]]:
+    if report.get("untrained"):
+        return [("untrained", "seeded weights: for speed and bit-exactness, they classify nothing")]
+    return [
+        (percent(report["accuracy_integer"], 2), "accuracy, integer (what the board computes)"),
+        (percent(report["accuracy_float"], 2), "accuracy, float"),
     ]
 
 

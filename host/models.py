@@ -4,15 +4,17 @@ Reading a checkpoint or compiling it needs no torch; nothing here imports it.
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import yaml
 
 from host.errors import UserError, known
-from host.images import ImageSet, Pixels, load_images
+from host.images import ImageSet, load_images
 from isa.checked import decode
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import HEADER, HEADER_WORDS, MAGIC, Image, ImageError, parse
+from isa.pixels import fit
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
@@ -35,27 +37,38 @@ def model_name(model: str) -> str:
     return model
 
 
-def checkpoint_path(model: str, given: str | Path | None = None) -> Path:
-    """The checkpoint to use: the one given, or the one that ships with ``model``."""
+@dataclass(frozen=True)
+class Deployment:
+    """Where a model runs unless somebody says otherwise: the board, and the image's source."""
+
+    board: str = DEFAULT_BOARD
+    source: str = "ram"
+
+
+SOURCES = ("ram", "link")
+
+
+def deployment(model: str | None) -> Deployment:
+    """What the model's file says under `deployment`. Raises UserError."""
+    if model is None:
+        return Deployment()
     name = model_name(model)
-    if given is not None:
-        path = Path(given)
-        if not path.is_file():
-            raise UserError(f"Checkpoint must be an existing file, not {path}")
-        return path
-    folder = Path(model).parent if model.endswith(".yaml") else MODELS
-    path = folder / f"{name}.safetensors"
-    if not path.is_file():
+    path = Path(model) if model.endswith(".yaml") else MODELS / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text())
+        found = Deployment(**(raw.get("deployment") or {}))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise UserError(
-            f"Model {name} has no checkpoint at {path}: train it with `rbonn train --model {model}`"
-            f" and name the result with --checkpoint"
-        )
-    return path
+            f"Model file {path} must be YAML, its deployment a board and a source: {error}"
+        ) from error
+    if found.source not in SOURCES:
+        raise known("Source", found.source, SOURCES)
+    return found
 
 
-def geometry_named(board: str | None) -> Geometry:
-    """The geometry of a board; ``tiny`` exists in simulation only."""
-    name = DEFAULT_BOARD if board is None else board
+def geometry_named(board: str | None, model: str | None = None) -> Geometry:
+    """The geometry of a board, or of ``model``'s; ``tiny`` exists in simulation only."""
+    name = deployment(model).board if board is None else board
     if name not in GEOMETRIES:
         raise known("Board", name, GEOMETRIES)
     return GEOMETRIES[name]
@@ -86,31 +99,12 @@ def _geometry_of(raw: bytes) -> Geometry | None:
 
 
 def shipped_images(shape: tuple[int, int, int], limit: int | None = None) -> ImageSet:
-    """The test images that ship, made to fit a smaller network. Raises UserError."""
+    """The test images that ship, made to fit a network of another size. Raises UserError."""
     found = load_images(SHIPPED_IMAGES, None, limit)
-    return dataclasses.replace(found, pixels=fit(found.pixels, shape))
-
-
-def fit(pixels: Pixels, shape: tuple[int, int, int]) -> Pixels:
-    """Images made smaller by whole-pixel box averages, their border cropped symmetrically.
-
-    The same pixels as those that a model of this size was trained on.
-    """
-    if pixels.shape[1:] == shape:
-        return pixels
-    height, width, channels = shape
-    factor = min(pixels.shape[1] // height, pixels.shape[2] // width)
-    if factor < 1 or pixels.shape[3] != channels:
-        raise UserError(
-            f"Images that ship are {' x '.join(map(str, pixels.shape[1:]))} and do not fit this "
-            f"network's {' x '.join(map(str, shape))}: name others with --images"
-        )
-    top = (pixels.shape[1] - factor * height) // 2
-    left = (pixels.shape[2] - factor * width) // 2
-    part = pixels[:, top : top + factor * height, left : left + factor * width]
-    grouped = part.reshape(len(part), height, factor, width, factor, channels)
-    sums = grouped.sum(axis=(2, 4), dtype=np.int64)
-    return ((2 * sums + factor**2) // (2 * factor**2)).astype(np.uint8)
+    try:
+        return dataclasses.replace(found, pixels=fit(found.pixels, shape))
+    except ValueError as error:
+        raise UserError(f"{error}: name other images with --images") from error
 
 
 def images_for(path: str | None, shape: tuple[int, int, int], limit: int | None = None) -> ImageSet:

@@ -40,12 +40,17 @@ def results(reports: Sequence[Report], metrics: Metrics) -> str:
             f"{r['clock_mhz']:.1f} MHz",
             f"{r['cycles_per_frame']:,}",
             f"{r['fps']:,.0f}",
-            _percent(r["accuracy_float"]),
-            _percent(r["accuracy_integer"]),
+            *_accuracies(r),
         ]
         for r in reports
     ]
     return _table(head, rows)
+
+
+def _accuracies(report: Report) -> list[str]:
+    if report.get("untrained"):
+        return ["untrained", "untrained"]
+    return [_percent(report["accuracy_float"]), _percent(report["accuracy_integer"])]
 
 
 def efficiency(reports: Sequence[Report], metrics: Metrics) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from host.errors import UserError
 from isa.geometry import Geometry
+from isa.network import CheckpointInfo
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -45,7 +46,7 @@ def build_report(
     model: str,
     geometry: Geometry,
     checkpoint: Path,
-    metrics: Mapping[str, Any],
+    info: CheckpointInfo,
     image_bytes: int,
     compiled: Mapping[str, Any],
     measured: Measured,
@@ -53,9 +54,10 @@ def build_report(
 ) -> dict[str, Any]:
     """report.json. ``compiled`` is the compiler's report, ``build`` a hw.build.BuildResult.
 
-    Accuracies are those that training measured on the whole test set and wrote into the
-    checkpoint's metrics; None if it has none.
+    ``info`` is the checkpoint's: accuracies are those that training measured on the whole test set
+    and wrote into its metrics; None if it has none.
     """
+    metrics = info.metrics
     peak = compiled["peak_binary_macs"] * measured.cycles
     return {
         "model": model,
@@ -75,6 +77,7 @@ def build_report(
         "accuracy_float": metrics.get("accuracy_float"),
         "accuracy_integer": metrics.get("accuracy_integer"),
         "checkpoint": str(checkpoint),
+        "untrained": info.untrained,
         "tool_versions": dict(build.tool_versions),
         "seed": build.seed,
         # Beyond what other tools rely on: for the page, and for whoever wants to know more.

@@ -15,6 +15,10 @@ CHECKPOINT_FORMAT = 1
 BN_EPSILON = 1e-5
 
 
+#: The key in a checkpoint's ``training`` of seeded weights; its value is the seed.
+UNTRAINED = "untrained_seed"
+
+
 class NetworkError(ValueError):
     """A network, or a checkpoint of it, that breaks the rules of this module."""
 
@@ -211,6 +215,11 @@ class CheckpointInfo:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format: int = CHECKPOINT_FORMAT
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are seeded ones: they serve to measure time, and classify nothing."""
+        return UNTRAINED in self.training
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

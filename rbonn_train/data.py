@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from isa.network import Network
+from isa.pixels import fit
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED_IMAGES = Path(__file__).parent.parent / "models/data/fmnist-500.npz"
@@ -123,30 +124,11 @@ def write_shipped(data: Path | None = None) -> None:
 
 
 def fit_images(images: npt.NDArray[np.uint8], network: Network) -> Images:
-    """Images of a larger data set made to fit a network: whole-pixel box average.
-
-    The side must be a multiple of the network's after cropping the border symmetrically (28 -> 24
-    -> 12 for a 12x12 network). Images of the right size are returned as they are.
-    """
-    if images.ndim != 4 or images.shape[3] != network.input_channels:
-        raise DataError(
-            f"Images must be N x H x W x {network.input_channels}, not of shape {images.shape}"
-        )
-    height, width = network.input_size
-    factor = min(images.shape[1] // height, images.shape[2] // width)
-    if factor < 1:
-        raise DataError(
-            f"Images must be at least {height}x{width} pixels, not "
-            f"{images.shape[1]}x{images.shape[2]}"
-        )
-    top = (images.shape[1] - factor * height) // 2
-    left = (images.shape[2] - factor * width) // 2
-    part = images[:, top : top + factor * height, left : left + factor * width]
-    if factor == 1:
-        return part
-    grouped = part.reshape(len(part), height, factor, width, factor, -1).astype(np.int64)
-    sums = grouped.sum(axis=(2, 4))
-    return ((2 * sums + factor**2) // (2 * factor**2)).astype(np.uint8)
+    """:func:`isa.pixels.fit` for a network. Raises DataError."""
+    try:
+        return fit(images, (*network.input_size, network.input_channels))
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def check_images(images: np.ndarray, network: Network) -> None:

@@ -30,7 +30,11 @@ class RealConv2d(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """Padding with the rounded mean, normalisation, convolution, BN and perhaps max-pool."""
+    """Normalisation, padding, convolution, BN and perhaps max-pool.
+
+    Zeros are padded after normalisation: the mean of the pixels. The accelerator pads pixels before
+    it, with the rounded mean; simulated with the other roundings.
+    """
 
     border: Tensor
     mean: Tensor
@@ -54,11 +58,14 @@ class Stem(nn.Module):
         self.bn = nn.BatchNorm2d(network.widths[0], eps=BN_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
-        padded = functional.pad(images.to(self.mean.dtype) - self.border, [self.padding] * 4)
-        x = ((padded + self.border) / 255 - self.mean) / self.std
-        weight = self.conv.weight
+        weight, padding = self.conv.weight, [self.padding] * 4
+        x = images.to(self.mean.dtype)
         if self.quantised:  # the accelerator's weights have 1/std folded in
+            x = functional.pad(x - self.border, padding) + self.border
             weight = fake_quantise_weight(weight / self.std) * self.std
+        x = (x / 255 - self.mean) / self.std
+        if not self.quantised:
+            x = functional.pad(x, padding)
         y = self.bn(functional.conv2d(x, weight, stride=self.conv.stride))
         return functional.max_pool2d(y, 3, 2, padding=1) if self.pool else y
 

@@ -87,12 +87,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network and its recipe; ``checkpoint`` is the file that ships with it."""
+    """A network and its recipe; ``checkpoint`` is the file that ships with it. Where none does,
+    ``untrained_seed`` may ask for seeded weights in its place."""
 
     network: Network
     recipe: Recipe
     description: str = ""
     checkpoint: Path = field(default=Path())
+    untrained_seed: int | None = None
 
 
 def known_models() -> list[str]:
@@ -115,15 +117,19 @@ def load_model_yaml(name: str) -> ModelConfig:
         raise ModelError(f"Model file {path} must be YAML: {error}") from error
     if not isinstance(raw, dict) or not {"network", "recipe"} <= set(raw):
         raise ModelError(f"Model file {path} must have the keys network and recipe")
-    if unknown := sorted(set(raw) - {"network", "recipe", "description"}):
+    optional = {"description", "deployment", "untrained_seed"}
+    if unknown := sorted(set(raw) - {"network", "recipe"} - optional):
         raise ModelError(f"Model file {path} must not have the keys {unknown}")
     try:
         network = network_from_dict({"name": path.stem, **raw["network"]})
         recipe = recipe_from_dict(raw["recipe"])
     except (NetworkError, ModelError, TypeError) as error:
         raise ModelError(f"Model file {path}: {error}") from error
+    seed = raw.get("untrained_seed")
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ModelError(f"Model file {path}: untrained_seed must be a number from 0, not {seed!r}")
     return ModelConfig(
-        network, recipe, raw.get("description", ""), path.with_suffix(".safetensors")
+        network, recipe, raw.get("description", ""), path.with_suffix(".safetensors"), seed
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from host.arguments import add_board, add_json, add_model, say, write_json
-from host.models import checkpoint_path, geometry_named, shipped_images
+from host.checkpoints import checkpoint_of
+from host.models import geometry_named, shipped_images
 
 HELP = "measure cycles, frames per second and simulation speed"
 FRAMES = 250
@@ -39,7 +40,7 @@ def best_seconds(action: Callable[[], object]) -> float:
 
 def run(args: argparse.Namespace) -> int:
     geometry = geometry_named(args.board)
-    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
     from rbonn_train.evaluate import predict
     from sim.golden import Golden

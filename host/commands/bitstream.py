@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from host.arguments import add_board, add_model
+from host.checkpoints import checkpoint_of
 from host.errors import known, positive
-from host.models import DEFAULT_BOARD, checkpoint_path, geometry_named, model_name
+from host.models import deployment, geometry_named, model_name
 
 HELP = "build bitstream, model image and report"
 
@@ -26,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    board = args.board or DEFAULT_BOARD
+    board = args.board or deployment(args.model).board
     from hw.boards import BOARDS
 
     if board not in BOARDS:
         raise known("Board", board, BOARDS)
     geometry = geometry_named(board)
     model = model_name(args.model)
-    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    checkpoint = checkpoint_of(args)
     from host.flow import build_all
 
     build_all(

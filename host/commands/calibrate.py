@@ -1,13 +1,15 @@
 """Give a checkpoint that was trained elsewhere the scales of its residual stream.
 
 A few hundred typical images suffice; without --images, those that ship are used. The weights stay
-as they are; metrics in the checkpoint are dropped, as they no longer hold.
+as they are; metrics in the checkpoint are dropped, as they no longer hold. A .pth.tar file that
+RBONN or ReActNet released also needs --model, which says what its tensors mean.
 """
 
 import argparse
 from pathlib import Path
 
 from host.arguments import add_images
+from host.checkpoints import checkpoint_path
 from host.errors import UserError
 from host.models import images_for
 
@@ -17,13 +19,16 @@ HELP = "determine the scales of a checkpoint trained elsewhere"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", required=True, help="checkpoint to read")
     parser.add_argument("-o", "--out", metavar="OUT", required=True, help="checkpoint to write")
-    add_images(parser, "default: the test images that ship")
+    parser.add_argument("--model", metavar="M", help="the network of a released checkpoint")
+    add_images(parser, "default: the test images that ship", "--calibration")
 
 
 def run(args: argparse.Namespace) -> int:
     path = Path(args.checkpoint)
     if not path.is_file():
         raise UserError(f"Checkpoint must be an existing file, not {path}")
+    if args.model is not None:
+        path = checkpoint_path(args.model, path, calibrated=False)
     from isa.checkpoint import read_checkpoint
 
     network = read_checkpoint(path, calibrated=False)[0].network

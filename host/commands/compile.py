@@ -7,9 +7,10 @@ refused, naming the memory and by how much.
 import argparse
 from pathlib import Path
 
-from host.arguments import add_board, add_model
+from host.arguments import add_board, add_model, add_source, source_of
+from host.checkpoints import checkpoint_of
 from host.errors import UserError
-from host.models import checkpoint_path, geometry_named
+from host.models import geometry_named
 
 HELP = "compile a checkpoint to a model image"
 
@@ -17,6 +18,7 @@ HELP = "compile a checkpoint to a model image"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_board(parser)
+    add_source(parser)
     parser.add_argument("-o", metavar="OUT.img", dest="out", required=True, help="image to write")
     parser.add_argument(
         "--save-intermediates", metavar="DIR", help="also write what each pass of the compiler made"
@@ -24,18 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    geometry = geometry_named(args.board)
-    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    geometry = geometry_named(args.board, args.model)
+    checkpoint = checkpoint_of(args)
     out = Path(args.out)
     if out.suffix == ".json":
         raise UserError(f"Output must be an image file, not {out}: its .json is written beside it")
     from compiler.pipeline import compile_network
-    from isa.checkpoint import write_atomically, write_json_atomically
+    from isa.checkpoint import read_checkpoint, write_atomically, write_json_atomically
 
     folder = None if args.save_intermediates is None else Path(args.save_intermediates)
-    compiled = compile_network(checkpoint, geometry, save_intermediates=folder)
+    compiled = compile_network(
+        checkpoint,
+        geometry,
+        save_intermediates=folder,
+        require_ram=source_of(args) == "ram",
+    )
     raw = compiled.image.to_bytes()
     write_atomically(out, raw)
-    write_json_atomically(out.with_suffix(".json"), dict(compiled.report))
-    print(f"{out}: {len(raw)} bytes for {geometry.name}")
+    info, _ = read_checkpoint(checkpoint)
+    report = {**compiled.report, "untrained": info.untrained}
+    write_json_atomically(out.with_suffix(".json"), report)
+    label = ", UNTRAINED" if info.untrained else ""
+    print(f"{out}: {len(raw)} bytes for {geometry.name}{label}")
     return 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from host.arguments import add_json, add_model, say, write_json
-from host.models import checkpoint_path
+from host.checkpoints import checkpoint_of
 
 HELP = "measure accuracy on the whole test set"
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    checkpoint = checkpoint_of(args, calibrated=args.arith == "integer")
     from rbonn_train.evaluate import evaluate
 
     data = None if args.data is None else Path(args.data)

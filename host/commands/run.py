@@ -8,9 +8,19 @@ there is no clock (float, integer, golden).
 import argparse
 
 from host import backends
-from host.arguments import add_board, add_images, add_json, add_model, say, write_json
+from host.arguments import (
+    add_board,
+    add_images,
+    add_json,
+    add_model,
+    add_source,
+    say,
+    source_of,
+    write_json,
+)
+from host.checkpoints import checkpoint_of
 from host.errors import UserError
-from host.models import checkpoint_path, geometry_named, images_for, read_image
+from host.models import geometry_named, images_for, read_image
 
 HELP = "classify images"
 SHOWN = 20  # classes printed; all of them are in the JSON
@@ -20,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, required=False)
     parser.add_argument("--image-file", metavar="X.img", help="a compiled image instead of a model")
     add_board(parser)
+    add_source(parser)
     parser.add_argument("--backend", metavar="NAME", required=True, help=", ".join(backends.NAMES))
     add_images(parser, "default: the test images that ship")
     parser.add_argument("--simulator", choices=("verilator", "icarus"), default="verilator")
@@ -33,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if backends.is_pytorch(backend):
         if args.model is None:
             raise UserError(f"Backend {backend} must have a --model, not an --image-file")
-        checkpoint = checkpoint_path(args.model, args.checkpoint)
+        checkpoint = checkpoint_of(args, calibrated=backend == "integer")
         from isa.checkpoint import read_checkpoint
 
         network = read_checkpoint(checkpoint, calibrated=backend == "integer")[0].network
@@ -43,13 +54,16 @@ def run(args: argparse.Namespace) -> int:
         if args.model is None:
             image, geometry = read_image(args.image_file, args.board)
         else:
-            geometry = geometry_named(args.board)
-            checkpoint = checkpoint_path(args.model, args.checkpoint)
+            geometry = geometry_named(args.board, args.model)
+            checkpoint = checkpoint_of(args)
             from compiler.pipeline import compile_network
 
-            image = compile_network(checkpoint, geometry).image
+            require_ram = source_of(args) == "ram"
+            image = compile_network(checkpoint, geometry, require_ram=require_ram).image
         images = images_for(args.images, image.info.input_shape, args.limit)
-        results = backends.run_image(backend, image, geometry, images, args.simulator)
+        results = backends.run_image(
+            backend, image, geometry, images, args.simulator, source_of(args)
+        )
     for name, found in list(zip(images.names, results.classes, strict=True))[:SHOWN]:
         say(f"{name}: class {found}", args)
     if len(images) > SHOWN:

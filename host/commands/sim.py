@@ -7,8 +7,18 @@ frames. The first difference is named, and the exit status is 1.
 import argparse
 import sys
 
-from host.arguments import add_board, add_images, add_json, add_model, say, write_json
-from host.models import checkpoint_path, geometry_named, images_for
+from host.arguments import (
+    add_board,
+    add_images,
+    add_json,
+    add_model,
+    add_source,
+    say,
+    source_of,
+    write_json,
+)
+from host.checkpoints import checkpoint_of
+from host.models import geometry_named, images_for
 
 HELP = "simulate the gateware and compare every layer"
 DEFAULT_IMAGES = 20
@@ -17,24 +27,26 @@ DEFAULT_IMAGES = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_board(parser)
+    add_source(parser)
     add_images(parser, f"default: the first {DEFAULT_IMAGES} that ship")
     parser.add_argument("--simulator", choices=("verilator", "icarus"), default="verilator")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    geometry = geometry_named(args.board)
-    checkpoint = checkpoint_path(args.model, args.checkpoint)
+    geometry = geometry_named(args.board, args.model)
+    checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
 
-    image = compile_network(checkpoint, geometry).image
+    source = source_of(args)
+    image = compile_network(checkpoint, geometry, require_ram=source == "ram").image
     limit = args.limit
     if args.images is None and limit is None:
         limit = DEFAULT_IMAGES
     images = images_for(args.images, image.info.input_shape, limit)
     from sim.runner import simulate
 
-    result = simulate(geometry, image, images.pixels, simulator=args.simulator)
+    result = simulate(geometry, image, images.pixels, simulator=args.simulator, source=source)
     summary = {
         "layers": result.layers,
         "compared_values": result.compared_values,

@@ -229,7 +229,7 @@ def test_interrupt_is_clean(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("host.commands.run.checkpoint_path", interrupt)
+    monkeypatch.setattr("host.commands.run.checkpoint_of", interrupt)
     line = fails(capsys, "run", "--model", "tiny", "--backend", "golden", status=130)
     assert line == "interrupted"
 
@@ -238,7 +238,7 @@ def test_a_bug_is_called_one(monkeypatch, capsys):
     def bug(*_):
         raise TypeError("no\nway")
 
-    monkeypatch.setattr("host.commands.run.checkpoint_path", bug)
+    monkeypatch.setattr("host.commands.run.checkpoint_of", bug)
     arguments = ["run", "--model", "tiny", "--backend", "golden"]
     line = fails(capsys, *arguments)
     assert line == "internal error, please report it (--debug shows where): TypeError: no way"

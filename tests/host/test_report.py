@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from compiler.pipeline import compile_tensors
+from host import numbers
 from host.errors import UserError
 from host.html import percent, render
 from host.report import LayerMeasured, Measured, build_report, find_reports, read_report
 from isa.geometry import ULX3S_25F
+from isa.network import CheckpointInfo
 from tests.networks import random_checkpoint, small_network
 
 COUNTERS = {
@@ -48,12 +50,27 @@ def report(compiled, tmp_path):
         model="three<stages>",
         geometry=ULX3S_25F,
         checkpoint=tmp_path / "net.safetensors",
-        metrics={"accuracy_float": 0.91, "accuracy_integer": 0.9087},
+        info=CheckpointInfo(
+            small_network("three-stages"),
+            None,
+            metrics={"accuracy_float": 0.91, "accuracy_integer": 0.9087},
+        ),
         image_bytes=4 * len(compiled.image.words),
         compiled=compiled.report,
         measured=Measured(10_000, COUNTERS),
         build=BUILD,
     )
+
+
+def test_seeded_weights_are_labelled_wherever_accuracy_would_stand(report):
+    assert report["untrained"] is False
+    untrained = {**report, "untrained": True, "accuracy_float": None, "accuracy_integer": None}
+    page = render(untrained)
+    assert "untrained" in page
+    assert "they classify nothing" in page
+    assert "what the board computes" not in page
+    assert "untrained" not in render(report)
+    assert numbers.results([untrained], {}).count("untrained") == 2
 
 
 def test_every_number_that_other_tools_rely_on(report, compiled):
@@ -78,7 +95,8 @@ def test_layer_cycles_are_simulated_where_known(compiled, report):
     layers = [LayerMeasured(count, {"array_busy": 7}) for count in range(1, len(names) + 1)]
     measured = Measured(10_000, COUNTERS, layers)
     again = build_report(
-        model="x", geometry=ULX3S_25F, checkpoint="x", metrics={}, image_bytes=4,
+        model="x", geometry=ULX3S_25F, checkpoint="x",
+        info=CheckpointInfo(small_network("plain"), None), image_bytes=4,
         compiled=compiled.report, measured=measured, build=BUILD,
     )  # fmt: skip
     assert [layer["cycles"] for layer in again["layers"]] == list(range(1, len(names) + 1))

@@ -11,6 +11,7 @@ from isa.network import Network, Stem, tensor_shapes
 from rbonn_train.binary import Mode, RBONNConv2d, sign
 from rbonn_train.data import Dataset, to_tensor
 from rbonn_train.network import BinaryNetwork, RealConv2d
+from rbonn_train.quant import fake_quantise_weight
 
 LARGE = Network(
     "large", (32, 64), 3, 7, (6, 12), (2, 1), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), Stem(7, 2, True)
@@ -42,15 +43,21 @@ def test_sizes() -> None:
     assert model(images).shape == (2, 7)
 
 
-def test_border_pixels_are_the_rounded_mean() -> None:
+@pytest.mark.parametrize("quantised", [False, True])
+def test_border_pixels_are_the_mean_which_the_accelerator_rounds(quantised: bool) -> None:
     network = dataclasses.replace(LARGE, mean=(0.501, 0.4, 0.3))
     stem = BinaryNetwork(network, None).stem.eval()
+    stem.quantised = quantised
     images = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
-    large = torch.empty(1, 3, 38, 70)
-    large[:] = torch.tensor([128.0, 102.0, 77.0]).view(1, 3, 1, 1)  # 127.755, 102, 76.5: half up
-    large[:, :, 3:-3, 3:-3] = images
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
-    x = functional.conv2d((large / 255 - mean) / std, stem.conv.weight, stride=2)
+    weight = stem.conv.weight
+    large = torch.empty(1, 3, 38, 70)
+    large[:] = 255 * mean
+    if quantised:
+        large[:] = torch.tensor([128.0, 102.0, 77.0]).view(1, 3, 1, 1)  # of 127.755, 102, 76.5
+        weight = fake_quantise_weight(weight / std) * std
+    large[:, :, 3:-3, 3:-3] = images
+    x = functional.conv2d((large / 255 - mean) / std, weight, stride=2)
     torch.testing.assert_close(stem(images), functional.max_pool2d(stem.bn(x), 3, 2, padding=1))
 
 

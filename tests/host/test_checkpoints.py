@@ -1,0 +1,157 @@
+"""Which checkpoint a command works on, and what is made and kept on the way."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from host import checkpoints, cli
+from host.checkpoints import checkpoint_path
+from host.errors import UserError
+from host.models import deployment
+from isa.checkpoint import read_checkpoint
+from tests.rbonn_train.test_released import authors, images, save
+
+NETWORK = """
+  input_size: [64, 64]
+  input_channels: 3
+  classes: 7
+  widths: [8, 16, 32, 64]
+  blocks_per_stage: [2, 1, 2, 1]
+  mean: [0.485, 0.456, 0.406]
+  std: [0.229, 0.224, 0.225]
+  stem: {kernel: 7, stride: 2, pool: true}
+"""
+RECIPE = """
+recipe:
+  binary_activations: {epochs: 1}
+  binary_weights: {epochs: 2}
+"""
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model file without a checkpoint, and an empty cache."""
+    monkeypatch.setattr(checkpoints, "CACHE", tmp_path / "cache")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"network:{NETWORK}{RECIPE}")
+    return path
+
+
+@pytest.fixture
+def released(tmp_path):
+    return save(tmp_path / "theirs.pth.tar", authors())
+
+
+@pytest.fixture
+def typical(tmp_path):
+    np.savez(tmp_path / "typical.npz", images=images(6))
+    return tmp_path / "typical.npz"
+
+
+def refused(*arguments, **options):
+    with pytest.raises(UserError) as error:
+        checkpoint_path(*arguments, **options)
+    return str(error.value)
+
+
+def test_the_one_that_ships(model):
+    assert refused(str(model)) == (
+        f"Model mine has no checkpoint at {model.with_suffix('.safetensors')}: train it with "
+        f"`rbonn train --model {model}` and name the result with --checkpoint"
+    )
+    model.with_suffix(".safetensors").write_bytes(b"")
+    assert checkpoint_path(str(model)) == model.with_suffix(".safetensors")
+    assert refused(str(model), None, "x.npz") == (
+        "Give --calibration together with the --checkpoint that it is for"
+    )
+
+
+def test_one_of_ours_is_taken_as_it_is(model, tmp_path):
+    path = tmp_path / "ours.safetensors"
+    assert refused(str(model), path) == f"Checkpoint must be an existing file, not {path}"
+    path.write_bytes(b"")
+    assert checkpoint_path(str(model), path) == path
+
+
+def test_a_released_one_is_imported_and_calibrated_once(model, released, typical, monkeypatch):
+    assert refused(str(model), released) == (
+        f"Checkpoint {released} has no scales of the residual stream: name a few hundred typical "
+        f"images with --calibration (.npz, .png or a folder)"
+    )
+    path = checkpoint_path(str(model), released, typical)
+    info, _ = read_checkpoint(path)
+    assert info.network.name == "mine"
+    assert info.quantisation is not None
+    assert [file.name for file in checkpoints.CACHE.iterdir()] == [path.name]
+
+    def fail(*_):
+        raise AssertionError("made again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbonn_train.released.import_released", fail)
+        assert checkpoint_path(str(model), released, typical) == path
+    # Floating point needs no scales.
+    bare = checkpoint_path(str(model), released, calibrated=False)
+    assert bare != path
+    assert read_checkpoint(bare, calibrated=False)[0].quantisation is None
+
+
+def test_other_images_or_another_file_are_imported_anew(model, released, typical, tmp_path):
+    first = checkpoint_path(str(model), released, typical)
+    np.savez(typical, images=images(6) // 2)
+    second = checkpoint_path(str(model), released, typical)
+    state = authors().state_dict()
+    state["fc.bias"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    third = checkpoint_path(str(model), tmp_path / "other.pth", typical)
+    assert len({first, second, third}) == 3
+
+
+def test_a_failed_import_leaves_nothing(model, released, typical):
+    state = authors().state_dict()
+    del state["fc.bias"]
+    torch.save(state, released)
+    with pytest.raises(ValueError, match=r"must have the tensor fc\.bias"):
+        checkpoint_path(str(model), released, typical)
+    assert not list(checkpoints.CACHE.glob("*"))
+
+
+def test_seeded_weights_stand_in_where_the_model_says_so(model, capsys):
+    with model.open("a") as file:
+        file.write("untrained_seed: 3\n")
+    path = checkpoint_path(str(model))
+    assert read_checkpoint(path)[0].untrained
+    assert "UNTRAINED" in capsys.readouterr().err
+    before = path.stat().st_mtime_ns
+    assert checkpoint_path(str(model)).stat().st_mtime_ns == before
+
+
+def test_commands_take_released_checkpoints(model, released, typical, tmp_path, capsys):
+    common = ["--model", str(model), "--checkpoint", str(released)]
+    out = tmp_path / "ours.safetensors"
+    options = ["--checkpoint", str(released), "--model", str(model), "-o", str(out)]
+    assert cli.main(["calibrate", *options, "--calibration", str(typical)]) == 0
+    imported = checkpoint_path(str(model), released, typical)
+    calibrated = load_file(out)
+    for name, value in load_file(imported).items():
+        assert np.array_equal(calibrated[name], value)
+    classes = []
+    for backend in ("float", "integer"):
+        more = ["--backend", backend, "--images", str(typical), "--json", str(tmp_path / backend)]
+        calibration = ["--calibration", str(typical)] if backend == "integer" else []
+        assert cli.main(["run", *common, *more, *calibration]) == 0
+        classes.append(capsys.readouterr().out)
+    assert cli.main(["run", *common, "--backend", "integer", "--images", str(typical)]) == 1
+    assert "name a few hundred typical images with --calibration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])
+def test_imagenet_models(name):
+    from rbonn_train.recipe import load_model_yaml
+
+    config = load_model_yaml(name)
+    assert config.network.input_size == (224, 224)
+    assert config.network.classes == 1000
+    assert config.untrained_seed is not None
+    assert deployment(name).board == "ulx3s-85f"
