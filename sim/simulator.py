@@ -237,6 +237,8 @@ def _check(report: Path, log: Path, subject: str, status: int) -> None:
         failure = next((part for part in case if part.tag in ("failure", "error")), None)
         if failure is not None:
             said = f"{failure.get('type')}: {failure.get('message')}".splitlines()[0]
+            if "ended prematurely" in said:  # by a model in HDL, which has said why
+                said = _reason(log)
             failures.append(f"{case.get('name')} failed ({said})")
     ran = [case for case in cases if case.find("skipped") is None]
     if failures:

@@ -1,0 +1,156 @@
+"""cocotb benches of the SDRAM: controller with chip, and the chip's own rules."""
+
+import json
+import os
+import random
+
+import cocotb
+from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
+
+from hw.sdram import BURST_BEATS, Command
+
+
+def beat(number, index):
+    """The content of a beat that nobody has written, as the preloaded file has it."""
+    return (number * BURST_BEATS + index) * 40503 & 0xFFFF
+
+
+class Host:
+    """Offers requests and beats, one list each, and collects what is read."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        self.read = []
+        self.cycles = 0
+        dut.requests__valid.value = 0
+        dut.requests__payload.value = 0
+        dut.beats__payload.value = 0
+
+    async def ready(self):
+        if not self.dut.ready.value:
+            await RisingEdge(self.dut.ready)
+        await FallingEdge(self.dut.clk)
+
+    async def run(self, requests, gaps=None):
+        """`requests`: (write, address, beats or None); `gaps` tells for a cycle whether to idle.
+        Returns the cycles from the first request to the last beat that was read."""
+        dut, requests, beats = self.dut, list(requests), []
+        wanted = len(self.read) + BURST_BEATS * sum(not write for write, *_ in requests)
+        position, first, last, idle = 0, None, self.cycles, 0
+        while position < len(requests) or len(self.read) < wanted or beats or idle < 20:
+            offered = position < len(requests) and not (gaps and next(gaps))
+            dut.requests__valid.value = offered
+            if offered:
+                write, address, content = requests[position]
+                dut.requests__payload.value = write | address << 1
+            dut.beats__payload.value = beats[0] if beats else 0
+            await ReadOnly()  # what the next rising edge sees
+            taken = offered and bool(dut.requests__ready.value)
+            if dut.beats__ready.value:
+                beats.pop(0)
+            if dut.read_valid.value:
+                self.read.append(int(dut.read_data.value))
+                last = self.cycles
+            if taken:
+                first = self.cycles if first is None else first
+                beats += content or []
+                position += 1
+            self.cycles += 1
+            idle = 0 if position < len(requests) else idle + 1
+            await FallingEdge(dut.clk)
+        return last - first + 1
+
+
+def options():
+    return json.loads(os.environ["SDRAM_OPTIONS"])
+
+
+@cocotb.test()
+async def stream(dut):
+    """Sequential reads from a start, back to back."""
+    wanted = options()
+    host = Host(dut)
+    await host.ready()
+    numbers = range(wanted["start"], wanted["start"] + wanted["bursts"])
+    cycles = await host.run([(0, number, None) for number in numbers])
+    expected = [beat(number, index) for number in numbers for index in range(BURST_BEATS)]
+    assert host.read == expected
+    with open(wanted["result"], "w") as file:
+        json.dump({"beats": len(host.read), "cycles": cycles}, file)
+
+
+@cocotb.test()
+async def phases(dut):
+    """The same stream again and again; a refresh is due a cycle earlier each time."""
+    wanted = options()
+    host = Host(dut)
+    await host.ready()
+    numbers = range(wanted["start"], wanted["start"] + wanted["bursts"])
+    expected = [beat(number, index) for number in numbers for index in range(BURST_BEATS)]
+    while dut.command.value != Command.REFRESH.value:
+        await FallingEdge(dut.clk)
+    # The next one is due a period after this one, in the middle of the stream.
+    before = wanted["period"] - 4 * BURST_BEATS
+    for _ in range(wanted["phases"]):
+        for _ in range(before):
+            await FallingEdge(dut.clk)
+        host.cycles = 0
+        host.read.clear()
+        await host.run([(0, number, None) for number in numbers])
+        assert host.read == expected
+        before = wanted["period"] + 1 - host.cycles
+
+
+@cocotb.test()
+async def mixture(dut):
+    """Reads and writes with masks all over the chip, with idle cycles between them."""
+    wanted = options()
+    luck = random.Random(wanted["seed"])
+    host = Host(dut)
+    await host.ready()
+    memory, requests, expected = {}, [], []
+    places = [luck.randrange(1 << 21) for _ in range(6)]
+    for _ in range(wanted["requests"]):
+        number = (luck.choice(places) + luck.randrange(130)) % (1 << 21)
+        if luck.random() < 0.5 or number not in memory:
+            content, fresh = [], number not in memory
+            for index in range(BURST_BEATS):
+                data, enable = luck.getrandbits(16), luck.choice((3, 3, 1, 2, 0))
+                if fresh:
+                    enable = 3
+                content.append(data | enable << 16)
+                old = memory.get(number, [0] * BURST_BEATS)
+                mask = (enable & 1) * 0xFF | (enable >> 1) * 0xFF00
+                old[index] = old[index] & ~mask | data & mask
+                memory[number] = old
+            requests.append((1, number, content))
+        else:
+            requests.append((0, number, None))
+            expected += memory[number]
+    gaps = (luck.random() < 0.3 for _ in iter(int, 1)) if wanted["gaps"] else None
+    await host.run(requests, gaps)
+    assert len(expected) > 100
+    assert host.read == expected
+
+
+@cocotb.test()
+async def rule(dut):
+    """Commands at given cycles after the chip has been set up; the chip must complain."""
+    dut.dq_drive.value = 0
+    script = [tuple(step) for step in options()["script"]]
+    setup = [(12, "PRECHARGE", 0, 1024), (3, "REFRESH", 0, 0), (9, "REFRESH", 0, 0),
+             (9, "MODE", 0, 0x33), (2, "NOP", 0, 0)]  # fmt: skip
+    dut.command.value = Command.NOP.value
+    await FallingEdge(dut.rst)
+    for wait, name, bank, address in ([] if options().get("bare") else setup) + script:
+        for _ in range(wait):
+            await RisingEdge(dut.clk)
+            dut.command.value = Command.NOP.value
+        dut.command.value = 6 if name == "STOP" else Command[name].value
+        dut.bank.value = bank
+        dut.address.value = address
+        dut.dq_drive.value = name == "WRITE"
+    for _ in range(options().get("tail", 20)):
+        await RisingEdge(dut.clk)
+        dut.command.value = Command.NOP.value
+        dut.dq_drive.value = options().get("drive", 0)
