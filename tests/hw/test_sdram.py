@@ -69,7 +69,7 @@ def test_reads_return_what_was_written(tmp_path, controller, seed):
 
 def test_on_icarus(tmp_path):
     built = bench(tmp_path, simulator="icarus")
-    run(built, tmp_path, "mixture", seed=9, requests=200, gaps=True)
+    run(built, tmp_path, "mixture", seed=9, requests=300, gaps=True)
 
 
 def test_a_refresh_at_any_phase_leaves_a_stream_as_it_is(tmp_path, controller, content):
