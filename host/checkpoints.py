@@ -1,23 +1,32 @@
 """The checkpoint that a command works on: one that ships, one of ours, or one from elsewhere.
 
-What has to be made first, an import with its scales or seeded weights, is kept under
-build/checkpoints, named by a digest of all that it depends on. Only then is torch imported.
+What has to be made first, an import, its scales or seeded weights, is kept under build/checkpoints,
+named by a digest of all that it depends on. Only then is torch imported.
 """
 
 import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from host.errors import UserError
-from host.images import ImageSet, load_images
+from host.images import load_images
 from host.models import MODELS, model_name
 
 CACHE = Path("build/checkpoints")
-VERSION = 1  # of what is kept: raise it when an import gives something else than before
+VERSION = 2  # of what is kept: raise it when an import gives something else than before
+
+#: How torch.save's files are usually named: those that RBONN and ReActNet released are.
+RELEASED_SUFFIXES = (".pth", ".tar", ".pt")
+
+
+def is_released(path: Path) -> bool:
+    """Whether the file is named like one that torch.save wrote."""
+    return path.suffix.lower() in RELEASED_SUFFIXES
 
 
 def checkpoint_of(args: argparse.Namespace, *, calibrated: bool = True) -> Path:
@@ -46,16 +55,14 @@ def checkpoint_path(
     path = Path(given)
     if not path.is_file():
         raise UserError(f"Checkpoint must be an existing file, not {path}")
-    from rbonn_train.released import is_released
-
-    if not is_released(path) and calibration is None:
-        return path
-    if calibration is None and calibrated:
-        raise UserError(
-            f"Checkpoint {path} has no scales of the residual stream: name a few hundred typical "
-            f"images with --calibration (.npz, .png or a folder)"
-        )
-    return _imported(model, path, calibration)
+    if is_released(path):
+        if calibration is None and calibrated:
+            raise UserError(
+                f"Checkpoint {path} has no scales of the residual stream: name a few hundred "
+                f"typical images with --calibration (.npz, .png or a folder)"
+            )
+        path = _imported(model, path)
+    return path if calibration is None else _calibrated(path, calibration)
 
 
 def _shipped(model: str, name: str) -> Path:
@@ -78,28 +85,34 @@ def _shipped(model: str, name: str) -> Path:
     return _kept(name, key, lambda out: write_untrained(out, config.network, seed))
 
 
-def _imported(model: str, path: Path, calibration: str | Path | None) -> Path:
-    """A released checkpoint, or one of ours with new scales."""
-    from rbonn_train.calibrate import calibrate
+def _imported(model: str, path: Path) -> Path:
+    """A released checkpoint as one of ours, without scales."""
     from rbonn_train.recipe import load_model_yaml
-    from rbonn_train.released import import_released, is_released
+    from rbonn_train.released import import_released
 
     network = load_model_yaml(model).network
-    shape = (*network.input_size, network.input_channels)
-    key = [json.dumps(dataclasses.asdict(network)), _digest(path.read_bytes())]
-    images: ImageSet | None = None
-    if calibration is not None:
-        images = load_images(calibration, shape)
-        key.append(_digest(images.pixels.tobytes()))
+    key = [json.dumps(dataclasses.asdict(network)), path.name, _digest(path.read_bytes())]
 
-    def make(out: Path) -> object:
-        source = path
-        if is_released(path):
-            import_released(path, network, out)
-            source = out
-        return source if images is None else calibrate(source, images.pixels, out)
+    def make(out: Path) -> None:
+        if zeros := import_released(path, network, out):
+            print(
+                f"{path.name}: {zeros} binary weights are exactly 0; they count as +1, in the "
+                f"original as 0",
+                file=sys.stderr,
+            )
 
     return _kept(network.name, key, make)
+
+
+def _calibrated(path: Path, calibration: str | Path) -> Path:
+    """A checkpoint of ours with the scales that these images call for."""
+    from isa.checkpoint import read_checkpoint
+    from rbonn_train.calibrate import calibrate
+
+    network = read_checkpoint(path, calibrated=False)[0].network
+    pixels = load_images(calibration, (*network.input_size, network.input_channels)).pixels
+    key = [_digest(path.read_bytes()), _digest(pixels.tobytes())]
+    return _kept(network.name, key, lambda out: calibrate(path, pixels, out))
 
 
 def _kept(name: str, key: list[str], make: Callable[[Path], object]) -> Path:
@@ -107,7 +120,7 @@ def _kept(name: str, key: list[str], make: Callable[[Path], object]) -> Path:
     digest = _digest("\0".join([str(VERSION), *key]).encode())
     path = CACHE / f"{name}-{digest[:16]}.safetensors"
     if not path.is_file():
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")  # of this process alone
         try:
             make(part)
             part.replace(path)

@@ -161,6 +161,10 @@ class RBONNConv2d(nn.Module):
     ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (eq. 14, 15;
     L_S alone, without the bilinear term). alpha itself is learned, and |.| keeps it positive, as
     eq. 8 does for A = 1 / alpha; it starts as the mean of |w| of its channel, the minimum of G.
+
+    ``scale_sums``, for inference: the sums over signs, exact, are multiplied with alpha, as the
+    released ReActNet does it; else the signs are, as RBONN does it. In float32 one rounding more or
+    less may turn the sign of a value near 0, and with it all that follows.
     """
 
     weight: Tensor
@@ -178,6 +182,7 @@ class RBONNConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.mode, self.penalty, self.tau = stride, mode, penalty, tau
+        self.scale_sums = False
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.scale = nn.Parameter(torch.randn(out_channels, 1, 1, 1))
@@ -214,6 +219,9 @@ class RBONNConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         s, weight = self.scale.abs(), self.weight
+        if self.scale_sums and not self.training:
+            sums = functional.conv2d(x, hard_sign(weight), stride=self.stride, padding=1)
+            return sums * self.alpha.view(-1, 1, 1)
         if self.mode is Mode.PAPER:
             binary = _PaperBinariser.apply(weight, s, self.penalty)
         else:

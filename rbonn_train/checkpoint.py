@@ -17,7 +17,12 @@ from isa.network import CheckpointInfo, tensor_shapes
 from rbonn_train.binary import Mode, RBONNConv2d
 from rbonn_train.network import BinaryNetwork
 
+#: The key in a checkpoint's ``training`` of who released the weights, and one of its values.
+RELEASED_BY, REACTNET = "released_by", "ReActNet"
+
 __all__ = [
+    "REACTNET",
+    "RELEASED_BY",
     "CheckpointError",
     "check_checkpoint",
     "export_tensors",
@@ -61,13 +66,17 @@ def save_model(
 
 
 def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
-    """A module in evaluation mode, without simulated rounding, from checked tensors."""
-    model = BinaryNetwork(info.network, Mode.NONE)
+    """A module in evaluation mode, without simulated rounding, from checked tensors.
+
+    Its scales are exactly those of the checkpoint: mode ``paper`` has no factor beside them.
+    """
+    model = BinaryNetwork(info.network, Mode.PAPER)
     state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
     for name in [n for n in state if n.endswith(".conv.alpha")]:
         layer = model.get_submodule(name.removesuffix(".alpha"))
         assert isinstance(layer, RBONNConv2d)
         layer.set_alpha(state.pop(name))
+        layer.scale_sums = info.training.get(RELEASED_BY) == REACTNET
     missing, unexpected = model.load_state_dict(state, strict=False)
     ours = set(tensor_shapes(info.network))
     assert not unexpected, unexpected

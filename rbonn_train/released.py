@@ -7,8 +7,10 @@ its sign), ReActNet takes the mean of |w|.
 """
 
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,11 @@ from torch import Tensor
 from isa.checkpoint import write_checkpoint
 from isa.network import Block, CheckpointInfo, Network
 from rbonn_train.binary import RELEASED_GAIN
+from rbonn_train.checkpoint import REACTNET, RELEASED_BY
 
-#: How torch.save's files are usually named.
-SUFFIXES = (".pth", ".tar", ".pt")
+RBONN = "RBONN"
 PREFIX = "module."
-BN_PARTS = ("weight", "bias", "running_mean", "running_var")
-#: Tensors that inference does not need: RBONN's recurrence acts in training only.
-UNUSED = (".num_batches_tracked", ".binary_conv.u")
+SCALE = "binary_conv.scale_factor"
 #: What training loops keep beside the tensors: the best accuracy, as a numpy number.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -36,57 +36,69 @@ HARMLESS: list[Any] = [
     np.dtypes.Float64DType,
 ]
 
+Shape = tuple[int, ...]
+
 
 class ReleasedError(ValueError):
     """A file that is not such a checkpoint; the message names the first thing that does not fit."""
 
 
-def is_released(path: Path) -> bool:
-    """Whether the file is named like one that torch.save wrote."""
-    return path.suffix in SUFFIXES
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a released file: its name there, ours (None: inference does not need it), and
+    the shape, which may have more axes of length 1: a bias is (1, C, 1, 1) there."""
+
+    theirs: str
+    ours: str | None
+    shape: Shape
 
 
-def read_released(path: Path, network: Network) -> dict[str, np.ndarray]:
-    """The tensors of :func:`isa.network.tensor_shapes` from a released file for ``network``.
+def read_released(path: Path, network: Network) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors of :func:`isa.network.tensor_shapes` from a released file for ``network``, and
+    whose they are: RBONN or ReActNet.
 
     No code in the file is executed. Raises ReleasedError.
     """
     state = _state_dict(path)
+    author = RBONN if any(name.endswith(SCALE) for name in state) else REACTNET
     tensors: dict[str, np.ndarray] = {}
-    used = set()
-    for theirs, ours, shape in _names(network):
-        if theirs not in state:
+    known = set()
+    for entry in _entries(network, author):
+        known.add(entry.theirs)
+        if entry.ours is None:
+            continue
+        if entry.theirs not in state:
             raise ReleasedError(
-                f"Checkpoint {path} must have the tensor {theirs} of shape {shape}, as ResNet "
-                f"checkpoints of RBONN and ReActNet do, but has none of that name"
+                f"Checkpoint {path} must have the tensor {entry.theirs} of shape {entry.shape}, as "
+                f"ResNet checkpoints of {author} do, but has none of that name"
             )
-        value = state[theirs]
-        # ReActNet keeps biases as (1, C, 1, 1), and some versions all weights in one column.
-        if value.numel() != np.prod(shape) or not _same_order(value.shape, shape):
-            raise ReleasedError(
-                f"Tensor {theirs} must have shape {shape} for {network.name}, not "
-                f"{tuple(value.shape)}"
-            )
-        tensors[ours] = value.to(torch.float32).reshape(shape).numpy()
-        used.add(theirs)
-    for block in network.blocks():
-        prefix = f"{_block_name(network, block)}.binary_conv"
-        name, scale = f"{block.name}.conv", f"{prefix}.scale_factor"
-        tensors[f"{name}.alpha"] = _alpha(state.get(scale), tensors[f"{name}.weight"], scale)
-        used.add(scale)
+        tensors[entry.ours] = _checked(entry, state[entry.theirs], network.name)
     for name in state:
-        if name not in used and not name.endswith(UNUSED):
+        if name not in known:
             raise ReleasedError(
                 f"Tensor {name} must belong to {network.name}, but that has no such tensor"
             )
-    return tensors
+    for block in network.blocks():
+        alpha, weight = f"{block.name}.conv.alpha", tensors[f"{block.name}.conv.weight"]
+        if author == RBONN:
+            tensors[alpha] = RELEASED_GAIN * np.abs(tensors[alpha])
+        else:  # axis by axis, as their code does: another order would round differently
+            tensors[alpha] = torch.from_numpy(weight).abs().mean(3).mean(2).mean(1).numpy()
+    return tensors, author
 
 
-def import_released(path: Path, network: Network, out: Path) -> None:
-    """Writes a released checkpoint as one of ours to ``out``, without scales."""
-    tensors = read_released(path, network)
-    info = CheckpointInfo(network, None, training={"imported_from": path.name})
-    write_checkpoint(out, info, tensors)
+def import_released(path: Path, network: Network, out: Path) -> int:
+    """Writes a released checkpoint as one of ours to ``out``, without scales of residuals.
+
+    Returns how many binary weights are exactly 0: they count as 0 in the original, and as +1 from
+    here on. ``training`` says so too, and whose the checkpoint is.
+    """
+    tensors, author = read_released(path, network)
+    weights = [tensors[f"{block.name}.conv.weight"] for block in network.blocks()]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    training = {"imported_from": path.name, RELEASED_BY: author, "zero_weights": zeros}
+    write_checkpoint(out, CheckpointInfo(network, None, training), tensors)
+    return zeros
 
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
@@ -97,12 +109,12 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
     except FileNotFoundError as error:
         raise ReleasedError(f"Checkpoint must be an existing file, not {path}") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise ReleasedError(
-            f"Checkpoint {path} must hold tensors alone, as no code in it is executed: {reason}"
+            f"Checkpoint {path} must hold tensors and plain numbers alone, as no code in it is "
+            f"executed{_culprit(str(error))}: save its state_dict by itself"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ReleasedError(f"Checkpoint {path} must be a file of torch.save: {reason}") from error
     if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
         raw = raw["state_dict"]
@@ -119,32 +131,43 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
     return {name.removeprefix(PREFIX): value for name, value in raw.items()}
 
 
-def _names(network: Network) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Their name, our name and our shape of every tensor but the scales, in their order."""
+def _culprit(message: str) -> str:
+    """ ", not what torch refused to load" if it says so; without its advice to load it anyway."""
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    return f", not {found.group(1)}" if found else ""
+
+
+def _entries(network: Network, author: str) -> Iterator[Entry]:
+    """Every tensor that a file may have, in the order of computation."""
     widths, stem = network.widths, network.stem
 
-    def bn(theirs: str, ours: str, channels: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-        for part in BN_PARTS:
-            yield f"{theirs}.{part}", f"{ours}.{part}", (channels,)
+    def bn(theirs: str, ours: str, channels: int) -> Iterator[Entry]:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            yield Entry(f"{theirs}.{part}", f"{ours}.{part}", (channels,))
+        yield Entry(f"{theirs}.num_batches_tracked", None, ())
 
-    yield "conv1.weight", "stem.conv.weight", (
-        widths[0], network.input_channels, stem.kernel, stem.kernel,
-    )  # fmt: skip
+    kernel = (widths[0], network.input_channels, stem.kernel, stem.kernel)
+    yield Entry("conv1.weight", "stem.conv.weight", kernel)
     yield from bn("bn1", "stem.bn", widths[0])
     for block in network.blocks():
         theirs, ours = _block_name(network, block), block.name
         cin, cout = block.in_channels, block.out_channels
-        yield f"{theirs}.move0.bias", f"{ours}.bias0", (cin,)
-        yield f"{theirs}.binary_conv.weight", f"{ours}.conv.weight", (cout, cin, 3, 3)
+        yield Entry(f"{theirs}.move0.bias", f"{ours}.bias0", (cin,))
+        yield Entry(f"{theirs}.binary_conv.weight", f"{ours}.conv.weight", (cout, cin, 3, 3))
+        if author == RBONN:
+            yield Entry(f"{theirs}.{SCALE}", f"{ours}.conv.alpha", (cout,))
+            # The recurrence acts in training only.
+            yield Entry(f"{theirs}.binary_conv.u", None, (cout,))
         yield from bn(f"{theirs}.bn1", f"{ours}.bn", cout)
-        yield f"{theirs}.move1.bias", f"{ours}.bias1", (cout,)
-        yield f"{theirs}.prelu.weight", f"{ours}.prelu", (cout,)
-        yield f"{theirs}.move2.bias", f"{ours}.bias2", (cout,)
         if block.downsamples:  # downsample.0 is the average pool
-            yield f"{theirs}.downsample.1.weight", f"{ours}.shortcut.conv.weight", (cout, cin, 1, 1)
-            yield from bn(f"{theirs}.downsample.2", f"{ours}.shortcut.bn", cout)
-    yield "fc.weight", "fc.weight", (network.classes, widths[-1])
-    yield "fc.bias", "fc.bias", (network.classes,)
+            name = f"{ours}.shortcut"
+            yield Entry(f"{theirs}.downsample.1.weight", f"{name}.conv.weight", (cout, cin, 1, 1))
+            yield from bn(f"{theirs}.downsample.2", f"{name}.bn", cout)
+        yield Entry(f"{theirs}.move1.bias", f"{ours}.bias1", (cout,))
+        yield Entry(f"{theirs}.prelu.weight", f"{ours}.prelu", (cout,))
+        yield Entry(f"{theirs}.move2.bias", f"{ours}.bias2", (cout,))
+    yield Entry("fc.weight", "fc.weight", (network.classes, widths[-1]))
+    yield Entry("fc.bias", "fc.bias", (network.classes,))
 
 
 def _block_name(network: Network, block: Block) -> str:
@@ -156,20 +179,18 @@ def _block_name(network: Network, block: Block) -> str:
     return f"layer{stage + 1}.{index}"
 
 
-def _same_order(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether the shapes differ in axes of length 1 alone, or all values stand in one column."""
-    real, other = ([n for n in shape if n != 1] for shape in (found, wanted))
-    return real == other or len(real) <= 1
-
-
-def _alpha(scale: Tensor | None, weight: np.ndarray, name: str) -> np.ndarray:
-    """The scale of each output channel: RBONN's if the file has one, else ReActNet's."""
-    if scale is None:
-        alpha: np.ndarray = np.abs(weight).mean(axis=(1, 2, 3))
-        return alpha
-    if scale.numel() != len(weight):
-        raise ReleasedError(
-            f"Tensor {name} must have one value for each of {len(weight)} channels, not "
-            f"{scale.numel()}"
-        )
-    return RELEASED_GAIN * scale.to(torch.float32).abs().flatten().numpy()
+def _checked(entry: Entry, value: Tensor, model: str) -> np.ndarray:
+    name, shape = entry.theirs, entry.shape
+    found = tuple(value.shape)
+    if found != shape and [n for n in found if n != 1] != [n for n in shape if n != 1]:
+        raise ReleasedError(f"Tensor {name} must have shape {shape} for {model}, not {found}")
+    if value.layout is not torch.strided:
+        raise ReleasedError(f"Tensor {name} must hold real numbers, not {value.layout}")
+    if not value.is_floating_point():
+        raise ReleasedError(f"Tensor {name} must hold real numbers, not {value.dtype}")
+    array: np.ndarray = value.to(torch.float32).reshape(shape).numpy()
+    if not np.isfinite(array).all():
+        raise ReleasedError(f"Tensor {name} must be finite, not NaN or infinite")
+    if name.endswith(".running_var") and array.min() < 0:
+        raise ReleasedError(f"Tensor {name} must not be negative, not {array.min():.3g}")
+    return array

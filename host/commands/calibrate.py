@@ -1,15 +1,15 @@
 """Give a checkpoint that was trained elsewhere the scales of its residual stream.
 
-A few hundred typical images suffice; without --images, those that ship are used. The weights stay
-as they are; metrics in the checkpoint are dropped, as they no longer hold. A .pth.tar file that
-RBONN or ReActNet released also needs --model, which says what its tensors mean.
+A few hundred typical images suffice; without --calibration, those that ship are used. The weights
+stay as they are; metrics in the checkpoint are dropped, as they no longer hold. A .pth.tar file
+that RBONN or ReActNet released needs --model, which says what its tensors mean, and images.
 """
 
 import argparse
 from pathlib import Path
 
 from host.arguments import add_images
-from host.checkpoints import checkpoint_path
+from host.checkpoints import checkpoint_path, is_released
 from host.errors import UserError
 from host.models import images_for
 
@@ -27,7 +27,17 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.checkpoint)
     if not path.is_file():
         raise UserError(f"Checkpoint must be an existing file, not {path}")
-    if args.model is not None:
+    if is_released(path):
+        if args.model is None:
+            raise UserError(
+                f"Checkpoint {path} needs --model, the network that it is of: for example "
+                f"resnet18-imagenet"
+            )
+        if args.images is None:
+            raise UserError(
+                f"Checkpoint {path} needs --calibration: a few hundred images of the kind that it "
+                f"was trained on (.npz, .png or a folder)"
+            )
         path = checkpoint_path(args.model, path, calibrated=False)
     from isa.checkpoint import read_checkpoint
 

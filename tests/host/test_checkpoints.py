@@ -1,5 +1,7 @@
 """Which checkpoint a command works on, and what is made and kept on the way."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -83,18 +85,60 @@ def test_a_released_one_is_imported_and_calibrated_once(model, released, typical
     info, _ = read_checkpoint(path)
     assert info.network.name == "mine"
     assert info.quantisation is not None
-    assert [file.name for file in checkpoints.CACHE.iterdir()] == [path.name]
+    # Floating point needs no scales.
+    bare = checkpoint_path(str(model), released, calibrated=False)
+    assert read_checkpoint(bare, calibrated=False)[0].quantisation is None
+    assert {file.name for file in checkpoints.CACHE.iterdir()} == {path.name, bare.name}
 
     def fail(*_):
         raise AssertionError("made again")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("rbonn_train.released.import_released", fail)
-        assert checkpoint_path(str(model), released, typical) == path
-    # Floating point needs no scales.
-    bare = checkpoint_path(str(model), released, calibrated=False)
-    assert bare != path
-    assert read_checkpoint(bare, calibrated=False)[0].quantisation is None
+    monkeypatch.setattr("rbonn_train.released.import_released", fail)
+    monkeypatch.setattr("rbonn_train.calibrate.calibrate", fail)
+    assert checkpoint_path(str(model), released, typical) == path
+
+
+def test_the_checkpoint_is_refused_before_its_images(model, released, tmp_path):
+    np.savez(tmp_path / "small.npz", images=images(2)[:, ::2, ::2])
+    with pytest.raises(UserError, match=r"^Images must be 64 x 64 x 3 .* not 32 x 32 x 3"):
+        checkpoint_path(str(model), released, tmp_path / "small.npz")
+    with pytest.raises(
+        ValueError, match=r"^Tensor conv1\.weight must have shape \(32, 1, 3, 3\) for "
+    ):
+        checkpoint_path("fmnist-s", released, tmp_path / "small.npz")
+
+
+def test_weights_of_zero_are_told_of(model, released, typical, capsys):
+    checkpoint_path(str(model), released, typical)
+    assert capsys.readouterr().err == ""
+    state = authors().state_dict()
+    state["layer1.0.binary_conv.weight"][0, 0, 0, :2] = 0
+    torch.save(state, released)
+    checkpoint_path(str(model), released, typical)
+    assert capsys.readouterr().err == (
+        "theirs.pth.tar: 2 binary weights are exactly 0; they count as +1, in the original as 0\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.pth.tar", "a.pth", "a.pt", "A.PTH"])
+def test_released_files_are_known_by_their_names(name):
+    assert checkpoints.is_released(Path(name))
+    assert not checkpoints.is_released(Path(name).with_suffix(".safetensors"))
+
+
+def test_calibrating_a_released_one_needs_its_model_and_images(model, released, tmp_path, capsys):
+    command = ["calibrate", "--checkpoint", str(released), "-o", str(tmp_path / "x.safetensors")]
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err == (
+        f"rbonn: error: Checkpoint {released} needs --model, the network that it is of: for "
+        f"example resnet18-imagenet\n"
+    )
+    assert cli.main([*command, "--model", str(model)]) == 1
+    assert capsys.readouterr().err == (
+        f"rbonn: error: Checkpoint {released} needs --calibration: a few hundred images of the "
+        f"kind that it was trained on (.npz, .png or a folder)\n"
+    )
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_other_images_or_another_file_are_imported_anew(model, released, typical, tmp_path):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isa.network import Network, Stem, tensor_shapes
-from rbonn_train.checkpoint import read_checkpoint
+from rbonn_train.checkpoint import load_model, read_checkpoint
 from rbonn_train.evaluate import predict
-from rbonn_train.released import ReleasedError, import_released, is_released, read_released
+from rbonn_train.recipe import load_model_yaml
+from rbonn_train.released import ReleasedError, import_released, read_released
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NETWORK = Network(
@@ -33,23 +34,25 @@ class Move(nn.Module):
         return x + self.bias
 
 
-class ReActConv(nn.Module):
-    """Weights are signs times the mean of |w|."""
-
+class BinaryConv(nn.Module):
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.weight = nn.Parameter(0.05 * torch.randn(cout, cin, 3, 3))
+        weight = 0.05 * torch.randn(cout, cin, 3, 3)
+        # Among millions of seeded values some are exactly 0: see the test of sign(0).
+        self.weight = nn.Parameter(torch.where(weight == 0, 0.05, weight))
 
-    def scale(self) -> Tensor:
-        return self.weight.abs().mean(dim=(1, 2, 3), keepdim=True)
+
+class ReActConv(BinaryConv):
+    """The sums over signs times the mean of |w|."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.scale() * torch.sign(self.weight)
-        return functional.conv2d(x, weight, stride=self.stride, padding=1)
+        scale = self.weight.abs().mean(3).mean(2).mean(1)
+        y = functional.conv2d(x, torch.sign(self.weight), stride=self.stride, padding=1)
+        return y * scale.view(-1, 1, 1)
 
 
-class RBONNConv(ReActConv):
+class RBONNConv(BinaryConv):
     """Weights are signs times 0.02 times a learned scale, of either sign."""
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
@@ -57,12 +60,13 @@ class RBONNConv(ReActConv):
         self.scale_factor = nn.Parameter(torch.randn(cout, 1, 1, 1))
         self.u = nn.Parameter(torch.full((cout, 1, 1, 1), 0.2))
 
-    def scale(self) -> Tensor:
-        return 0.02 * self.scale_factor.abs()
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.sign(self.weight) * 0.02 * self.scale_factor.abs()
+        return functional.conv2d(x, weight, stride=self.stride, padding=1)
 
 
 class BasicBlock(nn.Module):
-    def __init__(self, cin: int, cout: int, stride: int, conv: type[ReActConv]) -> None:
+    def __init__(self, cin: int, cout: int, stride: int, conv: type[BinaryConv]) -> None:
         super().__init__()
         self.move0 = Move(cin)
         self.binary_conv = conv(cin, cout, stride)
@@ -81,7 +85,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, network: Network, conv: type[ReActConv]) -> None:
+    def __init__(self, network: Network, conv: type[BinaryConv]) -> None:
         super().__init__()
         widths = network.widths
         self.conv1 = nn.Conv2d(3, widths[0], 7, 2, 3, bias=False)
@@ -103,7 +107,7 @@ class ResNet(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def authors(conv: type[ReActConv] = RBONNConv, network: Network = NETWORK) -> ResNet:
+def authors(conv: type[BinaryConv] = RBONNConv, network: Network = NETWORK) -> ResNet:
     """Seeded weights, and statistics of seeded images."""
     torch.manual_seed(3)
     model = ResNet(network, conv)
@@ -122,8 +126,9 @@ def images(count: int, network: Network = NETWORK) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray) -> Tensor:
-    """As torchvision's ToTensor and Normalize do it."""
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    """As torchvision's ToTensor and Normalize do it, memory layout included: another one makes
+    convolutions sum in another order."""
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -138,15 +143,27 @@ def save(path: Path, model: nn.Module, **more: object) -> Path:
 # --- tests -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conv", [RBONNConv, ReActConv])
-def test_logits_are_those_of_the_original_network(tmp_path: Path, conv: type[ReActConv]) -> None:
-    model = authors(conv)
+CONVS = {"RBONN": RBONNConv, "ReActNet": ReActConv}
+RESNET18 = load_model_yaml("resnet18-imagenet").network
+RESNET34 = load_model_yaml("resnet34-imagenet").network
+LARGE = [dataclasses.replace(network, input_size=(64, 64)) for network in (RESNET18, RESNET34)]
+
+
+@pytest.mark.parametrize("author", CONVS)
+@pytest.mark.parametrize("network", [NETWORK, *LARGE], ids=lambda network: network.name)
+def test_logits_are_those_of_the_original_network(
+    tmp_path: Path, author: str, network: Network
+) -> None:
+    model = authors(CONVS[author], network)
     out = tmp_path / "ours.safetensors"
-    import_released(save(tmp_path / "model_best.pth.tar", model), NETWORK, out)
+    import_released(save(tmp_path / "model_best.pth.tar", model), network, out)
     info, tensors = read_checkpoint(out, calibrated=False)
-    assert info.network == NETWORK
-    assert set(tensors) == set(tensor_shapes(NETWORK))
-    pixels = images(5)
+    assert info.network == network
+    assert info.training == {
+        "imported_from": "model_best.pth.tar", "released_by": author, "zero_weights": 0,
+    }  # fmt: skip
+    assert set(tensors) == set(tensor_shapes(network))
+    pixels = images(5, network)
     with torch.no_grad():
         expected = model(normalised(pixels)).numpy()
     found, _ = predict(out, pixels, "float")
@@ -154,20 +171,59 @@ def test_logits_are_those_of_the_original_network(tmp_path: Path, conv: type[ReA
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_a_file_without_wrapping_and_with_weights_in_a_column(tmp_path: Path) -> None:
-    state = authors(ReActConv).state_dict()
-    name = "layer2.0.binary_conv.weight"
-    expected = state[name].numpy()
-    state[name] = state[name].reshape(-1, 1)
-    torch.save(state, tmp_path / "a.pth")
-    tensors = read_released(tmp_path / "a.pth", NETWORK)
-    assert np.array_equal(tensors["blocks.2.conv.weight"], expected)
-    assert np.allclose(tensors["blocks.2.conv.alpha"], np.abs(expected).mean(axis=(1, 2, 3)))
+@pytest.mark.parametrize("author", CONVS)
+def test_binary_convolutions_round_as_the_original_ones(tmp_path: Path, author: str) -> None:
+    """Exactly: a single rounding may turn a sign, after which nothing is equal any more."""
+    model = authors(CONVS[author])
+    out = tmp_path / "ours.safetensors"
+    import_released(save(tmp_path / "a.pth.tar", model), NETWORK, out)
+    ours = load_model(*read_checkpoint(out, calibrated=False)).binary_blocks()
+    theirs = [b for b in model.modules() if isinstance(b, BasicBlock)]
+    for mine, original in zip(ours, theirs, strict=True):
+        x = torch.sign(torch.randn(2, len(mine.bias0), 8, 8))
+        assert torch.equal(mine.conv(x), original.binary_conv(x)), mine.name
 
 
-def test_names_of_files() -> None:
-    for name, expected in (("a.pth.tar", True), ("a.pt", True), ("a.safetensors", False)):
-        assert is_released(Path(name)) == expected
+def test_a_weight_of_zero_counts_as_one(tmp_path: Path) -> None:
+    """What sign(0) changes: the accelerator has no third state, so neither has the float model."""
+    model = authors()
+    name, out = "layer3.1.binary_conv.weight", tmp_path / "ours.safetensors"
+    with torch.no_grad():
+        model.get_parameter(name)[0, :3, 1, 1] = 0
+    import_released(save(tmp_path / "a.pth.tar", model), NETWORK, out)
+    assert read_checkpoint(out, calibrated=False)[0].training["zero_weights"] == 3
+    found, _ = predict(out, images(5), "float")
+    with torch.no_grad():
+        original = model(normalised(images(5))).numpy()
+        model.get_parameter(name)[0, :3, 1, 1] = 1e-9
+        expected = model(normalised(images(5))).numpy()
+    limit = 1e-4 * np.abs(expected).max()
+    assert np.abs(found - expected).max() <= limit < np.abs(found - original).max()
+
+
+@pytest.mark.parametrize("zipped", [True, False])  # since, and before, PyTorch 1.6
+@pytest.mark.parametrize("author", CONVS)
+def test_a_file_without_wrapping(tmp_path: Path, author: str, zipped: bool) -> None:
+    model = authors(CONVS[author])
+    path = tmp_path / "a.pth"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    tensors, found = read_released(path, NETWORK)
+    assert found == author
+    conv = model.layer2[0].binary_conv
+    assert np.array_equal(tensors["blocks.2.conv.weight"], conv.weight.detach().numpy())
+    alpha = (
+        0.02 * conv.scale_factor.abs().flatten()
+        if author == "RBONN"
+        else conv.weight.abs().mean((1, 2, 3))
+    )
+    assert np.allclose(tensors["blocks.2.conv.alpha"], alpha.detach().numpy())
+
+
+def test_the_optimiser_of_a_training_loop_may_be_in_the_file(tmp_path: Path) -> None:
+    model = authors()
+    adam = torch.optim.Adam(model.parameters()).state_dict()
+    path = save(tmp_path / "checkpoint.pth.tar", model, optimizer=adam)
+    assert read_released(path, NETWORK)[1] == "RBONN"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +232,37 @@ def test_names_of_files() -> None:
         (
             lambda s: s.pop("layer1.1.move1.bias"),
             "Checkpoint {path} must have the tensor layer1.1.move1.bias of shape (8,), as ResNet "
-            "checkpoints of RBONN and ReActNet do, but has none of that name",
+            "checkpoints of RBONN do, but has none of that name",
+        ),
+        (  # Never the scale of one layer from RBONN, of another from ReActNet.
+            lambda s: s.pop("layer2.0.binary_conv.scale_factor"),
+            "Checkpoint {path} must have the tensor layer2.0.binary_conv.scale_factor of shape "
+            "(16,), as ResNet checkpoints of RBONN do, but has none of that name",
+        ),
+        (
+            lambda s: s.update({"layer2.0.binary_conv.weight": torch.zeros(1152, 1)}),
+            "Tensor layer2.0.binary_conv.weight must have shape (16, 8, 3, 3) for resnet, not "
+            "(1152, 1)",
+        ),
+        (
+            lambda s: s["layer3.1.bn1.weight"].fill_(float("nan")),
+            "Tensor layer3.1.bn1.weight must be finite, not NaN or infinite",
+        ),
+        (
+            lambda s: s["bn1.running_var"].fill_(-1),
+            "Tensor bn1.running_var must not be negative, not -1",
+        ),
+        (
+            lambda s: s.update({"fc.bias": torch.zeros(7, dtype=torch.complex64)}),
+            "Tensor fc.bias must hold real numbers, not torch.complex64",
+        ),
+        (
+            lambda s: s.update({"fc.weight": torch.zeros(7, 64).to_sparse()}),
+            "Tensor fc.weight must hold real numbers, not torch.sparse_coo",
+        ),
+        (
+            lambda s: s.update({"layer5.0.binary_conv.u": torch.zeros(3)}),
+            "Tensor layer5.0.binary_conv.u must belong to resnet, but that has no such tensor",
         ),
         (
             lambda s: s.update({"layer3.0.downsample.1.weight": torch.zeros(32, 16, 3, 3)}),
@@ -193,8 +279,7 @@ def test_names_of_files() -> None:
         ),
         (
             lambda s: s.update({"layer1.0.binary_conv.scale_factor": torch.zeros(3)}),
-            "Tensor layer1.0.binary_conv.scale_factor must have one value for each of 8 channels, "
-            "not 3",
+            "Tensor layer1.0.binary_conv.scale_factor must have shape (8,) for resnet, not (3,)",
         ),
         (
             lambda s: s.update({"best": 3}),
@@ -230,8 +315,12 @@ class Malicious:
 
 def test_code_in_the_file_is_not_executed(tmp_path: Path, capsys) -> None:
     path = save(tmp_path / "a.pth.tar", authors(), more=Malicious())
-    with pytest.raises(ReleasedError, match="must hold tensors alone, as no code in it is exec"):
+    with pytest.raises(ReleasedError) as error:
         read_released(path, NETWORK)
+    assert str(error.value) == (  # and not how to execute it after all, as torch says
+        f"Checkpoint {path} must hold tensors and plain numbers alone, as no code in it is "
+        f"executed, not print: save its state_dict by itself"
+    )
     assert capsys.readouterr().out == ""
 
 
