@@ -4,6 +4,8 @@ MODEL ?= fmnist-s
 BOARD ?= ulx3s-25f
 # A checkpoint to use in place of the one that ships with MODEL.
 CHECKPOINT ?=
+# Typical images (.npz, .png or a folder) that give a CHECKPOINT from elsewhere its scales.
+CALIBRATION ?=
 # Images to classify or simulate (.npz, .png or a folder); empty: those that ship with MODEL.
 IMAGES ?=
 # What `run` executes: float, integer, golden, rtl or serial:PORT.
@@ -20,7 +22,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT = build/$(MODEL)/$(BOARD)
 
-with_checkpoint = $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+with_checkpoint = $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
+  $(if $(CALIBRATION),--calibration $(CALIBRATION))
 with_images = $(if $(IMAGES),--images $(IMAGES))
 
 .DEFAULT_GOAL := help

@@ -73,8 +73,9 @@ def build_all(
     write_json_atomically(folder / REPORT_JSON, report)
     for name in (BITSTREAM, IMAGE, REPORT_JSON, REPORT_HTML):
         print(folder / name)
+    label = "UNTRAINED, " if info.untrained else ""
     print(
-        f"{report['fps']:,.0f} frames/s: {report['cycles_per_frame']:,} cycles at "
+        f"{label}{report['fps']:,.0f} frames/s: {report['cycles_per_frame']:,} cycles at "
         f"{report['clock_mhz']:.1f} MHz (routed for {report['fmax_mhz']:.1f} MHz)"
     )
     return folder

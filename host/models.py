@@ -19,6 +19,7 @@ from isa.pixels import fit
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 SHIPPED_IMAGES = MODELS / "data" / "fmnist-500.npz"
+SHIPPED_CLASSES = 10
 DEFAULT_BOARD = "ulx3s-25f"
 
 
@@ -105,6 +106,14 @@ def shipped_images(shape: tuple[int, int, int], limit: int | None = None) -> Ima
         return dataclasses.replace(found, pixels=fit(found.pixels, shape))
     except ValueError as error:
         raise UserError(f"{error}: name other images with --images") from error
+
+
+def labelled(images: ImageSet, path: str | None, classes: int) -> ImageSet:
+    """``images`` of :func:`images_for`, without labels where those that ship were taken for a
+    network of other ``classes``, as ImageNet's."""
+    if path is None and classes > SHIPPED_CLASSES:
+        return dataclasses.replace(images, labels=None)
+    return images
 
 
 def images_for(path: str | None, shape: tuple[int, int, int], limit: int | None = None) -> ImageSet:

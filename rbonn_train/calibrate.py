@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isa.network import Quantisation
 from rbonn_train.checkpoint import load_model, read_checkpoint, write_checkpoint
-from rbonn_train.data import check_images, load_npz, to_tensor
+from rbonn_train.data import batch_size, check_images, load_npz, to_tensor
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.quant import PERCENTILE
 
@@ -31,7 +31,8 @@ def calibrate(
     if not len(values):
         raise ValueError("Images for calibration must be at least one, not none")
     model = load_model(info, tensors)
-    quantisation = model.calibrate(to_tensor(values).split(BATCH), percentile)
+    batches = to_tensor(values).split(batch_size(info.network, BATCH))
+    quantisation = model.calibrate(batches, percentile)
     info = dataclasses.replace(info, quantisation=quantisation, metrics={})
     write_checkpoint(out, info, {name: compact(value) for name, value in tensors.items()})
     return out

@@ -22,7 +22,9 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED_IMAGES = Path(__file__).parent.parent / "models/data/fmnist-500.npz"
 DATA_VARIABLE = "RBONN_DATA"
 SPLITS = {"train": "train", "test": "t10k"}
+CLASSES = 10
 IDX_UINT8 = 0x08
+MAP_VALUES = 1 << 23  # of the largest map of a batch
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -139,6 +141,13 @@ def check_images(images: np.ndarray, network: Network) -> None:
             f"Images of {network.name} must be uint8 of shape N x {' x '.join(map(str, shape))}, "
             f"not {images.dtype} of shape {' x '.join(map(str, images.shape))}"
         )
+
+
+def batch_size(network: Network, most: int) -> int:
+    """Images to compute at once: at most ``most``, fewer where a map is so large that they would
+    take gigabytes."""
+    height, width = network.stem_size
+    return max(1, min(most, MAP_VALUES // (height * width * network.widths[0])))
 
 
 def to_tensor(images: Images) -> Tensor:

@@ -12,7 +12,15 @@ from isa.checkpoint import FloatArray
 from isa.folding import fold_network
 from isa.network import CheckpointInfo
 from rbonn_train.checkpoint import load_model, read_checkpoint
-from rbonn_train.data import Dataset, check_images, fit_images, load_split, to_tensor
+from rbonn_train.data import (
+    CLASSES,
+    DataError,
+    Dataset,
+    check_images,
+    fit_images,
+    load_split,
+    to_tensor,
+)
 from rbonn_train.integer import IntegerNetwork, LayerMaps
 from rbonn_train.network import BinaryNetwork
 
@@ -46,9 +54,17 @@ def predict(
 def evaluate(
     checkpoint: Path, arith: str = "integer", data: Path | None = None, *, progress: bool = False
 ) -> dict[str, Any]:
-    """``{"accuracy": ..., "images": ...}`` on the whole test set in the folder ``data``."""
+    """``{"accuracy": ..., "images": ...}`` on the whole test set in the folder ``data``.
+
+    Raises CheckpointError, and DataError for a network that tells other classes apart.
+    """
     check_arith(arith)
     info, tensors = read_checkpoint(checkpoint, calibrated=arith == "integer")
+    if info.network.classes > CLASSES:
+        raise DataError(
+            f"Network {info.network.name} must have the {CLASSES} classes of Fashion-MNIST, not "
+            f"{info.network.classes}: measure it with `rbonn run` on labelled --images of its own"
+        )
     test = load_split("test", data)
     images = fit_images(test.images, info.network)
     return accuracy(info, tensors, Dataset(images, test.labels), arith, progress=progress)

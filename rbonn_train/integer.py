@@ -16,6 +16,7 @@ from torch.nn import functional
 from isa import fixed
 from isa.fixed import Folded
 from isa.folding import FoldedConv, FoldedNetwork
+from rbonn_train.data import batch_size
 
 FLOAT32_EXACT = 1 << 24
 BATCH = 100
@@ -72,7 +73,8 @@ class IntegerNetwork:
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Logits, int64 N x classes; their real value is ``folded.classifier.lsb`` times this."""
-        parts = [self._last(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        batch = batch_size(self.folded.network, BATCH)
+        parts = [self._last(images[i : i + batch]) for i in range(0, len(images), batch)]
         return torch.cat(parts)
 
     def _last(self, images: np.ndarray) -> Tensor:

@@ -14,12 +14,15 @@ from torch.nn import functional
 from isa import fixed
 from isa.network import BN_EPSILON, Block, Network, Quantisation
 from rbonn_train.binary import Mode, RBONNConv2d, sign
+from rbonn_train.data import batch_size
 from rbonn_train.quant import (
     PERCENTILE,
     ResidualPoint,
     choose_scales,
     fake_quantise_weight,
 )
+
+BATCH = 250
 
 
 class RealConv2d(nn.Conv2d):
@@ -137,11 +140,12 @@ class BinaryNetwork(nn.Module):
         return self.classify(self.residuals(images)[-1][1])
 
     @torch.no_grad()
-    def logits(self, images: Tensor, batch: int = 250) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """Logits N x classes in evaluation mode, without gradients."""
         training = self.training
         self.eval()
-        logits = torch.cat([self(part) for part in images.split(batch)])
+        batches = images.split(batch_size(self.network, BATCH))
+        logits = torch.cat([self(part) for part in batches])
         self.train(training)
         return logits
 

@@ -19,6 +19,7 @@ HELP = "write the page and the published numbers of the builds again"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="default: every build that there is")
     parser.add_argument("--checkpoint", metavar="FILE", help=argparse.SUPPRESS)  # of `make report`
+    parser.add_argument("--calibration", metavar="FILE", help=argparse.SUPPRESS)  # the same
     add_board(parser)
     parser.add_argument("--build", metavar="DIR", default="build", help="(default: build)")
 

@@ -20,7 +20,7 @@ from host.arguments import (
 )
 from host.checkpoints import checkpoint_of
 from host.errors import UserError
-from host.models import geometry_named, images_for, read_image
+from host.models import geometry_named, images_for, labelled, read_image
 
 HELP = "classify images"
 SHOWN = 20  # classes printed; all of them are in the JSON
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"{name}: class {found}", args)
     if len(images) > SHOWN:
         say(f"... and {len(images) - SHOWN} more", args)
+    images = labelled(images, args.images, len(results.logits[0]))
     accuracy = images.accuracy(results.classes)
     if accuracy is not None:
         say(f"accuracy: {accuracy:.4f} over {len(images)} images", args)

@@ -1,5 +1,8 @@
 """Which checkpoint a command works on, and what is made and kept on the way."""
 
+import dataclasses
+import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from safetensors.numpy import load_file
 from host import checkpoints, cli
 from host.checkpoints import checkpoint_path
 from host.errors import UserError
-from host.models import deployment
+from host.models import ROOT, deployment
 from isa.checkpoint import read_checkpoint
 from tests.rbonn_train.test_released import authors, images, save
 
@@ -171,6 +174,31 @@ def test_seeded_weights_stand_in_where_the_model_says_so(model, capsys):
     assert checkpoint_path(str(model)).stat().st_mtime_ns == before
 
 
+def test_what_seeded_weights_made_says_untrained(model, released, typical, tmp_path, capsys):
+    with model.open("a") as file:
+        file.write("untrained_seed: 3\n")
+    out = tmp_path / "x.img"
+    command = ["compile", "--model", str(model), "--board", "ulx3s-85f", "--source", "link"]
+    command += ["-o", str(out)]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.endswith(" for ulx3s-85f, UNTRAINED\n")
+    assert json.loads(out.with_suffix(".json").read_text())["untrained"] is True
+    assert cli.main([*command, "--checkpoint", str(released), "--calibration", str(typical)]) == 0
+    assert capsys.readouterr().out.endswith(" for ulx3s-85f\n")
+    assert json.loads(out.with_suffix(".json").read_text())["untrained"] is False
+
+
+def test_accuracy_is_not_that_of_another_data_set(model, capsys):
+    run = ["run", "--model", str(model), "--backend", "float", "--limit", "2"]
+    with model.open("a") as file:
+        file.write("untrained_seed: 3\n")
+    assert cli.main(run) == 0
+    assert "accuracy" in capsys.readouterr().out  # seven classes may be Fashion-MNIST's
+    model.write_text(model.read_text().replace("classes: 7", "classes: 20"))
+    assert cli.main(run) == 0
+    assert "accuracy" not in capsys.readouterr().out
+
+
 def test_commands_take_released_checkpoints(model, released, typical, tmp_path, capsys):
     common = ["--model", str(model), "--checkpoint", str(released)]
     out = tmp_path / "ours.safetensors"
@@ -188,6 +216,29 @@ def test_commands_take_released_checkpoints(model, released, typical, tmp_path, 
         classes.append(capsys.readouterr().out)
     assert cli.main(["run", *common, "--backend", "integer", "--images", str(typical)]) == 1
     assert "name a few hundred typical images with --calibration" in capsys.readouterr().err
+
+
+TARGETS = ("compile", "sim", "bitstream", "run", "report", "bench")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_hands_checkpoint_and_calibration_over(target):
+    variables = ["CHECKPOINT=theirs.pth.tar", "CALIBRATION=folder", "MODEL=resnet18-imagenet"]
+    made = subprocess.run(
+        ["make", "-n", target, *variables], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    line = made.stdout.strip().splitlines()[-1]
+    args = cli.build_parser().parse_args(line.split()[1:])
+    assert (args.command, args.checkpoint, args.calibration) == (target, "theirs.pth.tar", "folder")
+
+
+def test_resnet18_takes_every_multiple_of_32():
+    from rbonn_train.recipe import load_model_yaml
+
+    network = load_model_yaml("resnet18").network
+    assert (network.input_size, network.widths[-1], network.classes) == ((64, 64), 512, 10)
+    for size in range(32, 225, 32):
+        assert dataclasses.replace(network, input_size=(size, size)).final_size[0] == size // 32
 
 
 @pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])

@@ -1,5 +1,6 @@
 """The order of a build, with place and route and the simulation replaced."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from host.errors import UserError
 from isa.checkpoint import write_checkpoint
 from isa.geometry import TINY, ULX3S_25F
 from isa.image import parse, words_to_bytes
+from isa.network import UNTRAINED
 from tests.networks import random_checkpoint, small_network
 
 # What the images that ship can be made to fit.
@@ -101,6 +103,17 @@ def test_everything_is_written(stage, capsys):
     assert "40,000 frames/s: 1,500 cycles at 60.0 MHz" in capsys.readouterr().out
 
 
+def test_untrained_weights_are_called_so(stage, capsys):
+    info, tensors = random_checkpoint(NETWORK)
+    info = dataclasses.replace(info, training={UNTRAINED: 0})
+    write_checkpoint(stage.checkpoint, info, tensors)
+    assert cli.main(arguments(stage)) == 0
+    assert "UNTRAINED, 40,000 frames/s" in capsys.readouterr().out
+    folder = stage.build / "tiny" / "ulx3s-25f"
+    assert json.loads((folder / "report.json").read_text())["untrained"] is True
+    assert "untrained" in (folder / "report.html").read_text()
+
+
 def test_gateware_that_differs_is_not_built(stage, capsys):
     stage.result = lambda layers: sim_result(layers, mismatches=2, first="Frame 0, layer 3 ...")
     assert cli.main(arguments(stage)) == 1
@@ -127,8 +140,6 @@ def test_a_failing_build_leaves_the_old_files(stage, monkeypatch, capsys):
 
 def test_network_too_large(stage, capsys):
     network = small_network("plain")
-    import dataclasses
-
     large = dataclasses.replace(network, input_size=(64, 64))
     write_checkpoint(stage.checkpoint, *random_checkpoint(large))
     assert cli.main(arguments(stage)) == 1

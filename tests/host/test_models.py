@@ -50,3 +50,10 @@ def test_shipped_images():
     assert found.labels is not None
     assert found.labels[:5].tolist() == [9, 2, 1, 1, 6]
     assert models.shipped_images((64, 64, 3), 1).pixels.shape == (1, 64, 64, 3)
+
+
+def test_labels_of_another_data_set_are_dropped():
+    found = models.images_for(None, (28, 28, 1), 5)
+    assert models.labelled(found, None, 10).accuracy([0] * 5) is not None
+    assert models.labelled(found, None, 1000).accuracy([0] * 5) is None
+    assert models.labelled(found, "own.npz", 1000).accuracy([0] * 5) is not None

@@ -1,5 +1,6 @@
 """Reading data sets and images; what is said when they are missing or broken."""
 
+import dataclasses
 import gzip
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from isa.pixels import fit
 from rbonn_train.data import (
     DataError,
     augment,
+    batch_size,
     check_images,
     fit_images,
     load_npz,
@@ -139,3 +141,11 @@ def test_augmentation_moves_and_flips() -> None:
 def test_tensors_are_channels_first() -> None:
     images = np.arange(2 * 3 * 4 * 2, dtype=np.uint8).reshape(2, 3, 4, 2)
     assert to_tensor(images)[1, 0, 2, 3] == images[1, 2, 3, 0]
+
+
+def test_batches_of_large_maps_are_smaller(network: Network) -> None:
+    assert batch_size(network, 250) == 250
+    large = dataclasses.replace(network, input_size=(1024, 1024))  # a map is 2**20 values a channel
+    assert batch_size(large, 250) == 2**23 // 2**20 // large.widths[0]
+    huge = dataclasses.replace(network, input_size=(4096, 4096))
+    assert batch_size(huge, 250) == 1

@@ -1,5 +1,6 @@
 """Inference and calibration as the command line calls them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,28 @@ def test_evaluate_counts_the_whole_test_set(
 
     monkeypatch.setattr(module, "load_split", load)
     assert evaluate(path, arith, tmp_path) == {"accuracy": 0.75, "images": 300}
+
+
+def test_evaluate_refuses_a_network_of_other_classes(tmp_path: Path) -> None:
+    network = dataclasses.replace(small_network("plain"), classes=11)
+    write_checkpoint(tmp_path / "a.safetensors", *random_checkpoint(network))
+    with pytest.raises(DataError) as error:
+        evaluate(tmp_path / "a.safetensors", "float")
+    assert str(error.value) == (
+        "Network plain must have the 10 classes of Fashion-MNIST, not 11: measure it with "
+        "`rbonn run` on labelled --images of its own"
+    )
+
+
+@pytest.mark.parametrize("arith", ["float", "integer"])
+def test_batches_do_not_change_logits(
+    path: Path, arith: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = random_frames(small_network("plain"), 5)
+    expected, _ = predict(path, images, arith)
+    monkeypatch.setattr("rbonn_train.data.MAP_VALUES", 2 * 8 * 64)  # two images at once
+    found, _ = predict(path, images, arith)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_calibration_of_a_network_without_scales(tmp_path: Path) -> None:
