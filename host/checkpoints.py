@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,16 +115,11 @@ def _calibrated(path: Path, calibration: str | Path) -> Path:
 
 
 def _kept(name: str, key: list[str], make: Callable[[Path], object]) -> Path:
-    """The file for ``key``, made unless it is there; ``make`` writes a file of its own."""
+    """The file for ``key``, made unless it is there; ``make`` writes it atomically."""
     digest = _digest("\0".join([str(VERSION), *key]).encode())
     path = CACHE / f"{name}-{digest[:16]}.safetensors"
     if not path.is_file():
-        part = path.with_suffix(f".{os.getpid()}.part")  # of this process alone
-        try:
-            make(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        make(path)
     return path
 
 

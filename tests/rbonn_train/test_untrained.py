@@ -28,7 +28,12 @@ def test_residuals_are_alive_and_do_not_saturate(tmp_path: Path, network: Networ
     info, _ = read_checkpoint(path)
     assert info.untrained
     assert not dataclasses.replace(info, training={}).untrained
-    images = load_shipped(network).images[:4]
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    for images in (load_shipped(network).images[:4], noise):
+        _check(path, images)
+
+
+def _check(path: Path, images: np.ndarray) -> None:
     logits, maps = predict(path, images, "integer", layers=True)
     assert len(np.unique(logits)) > 30
     largest = 2 ** (RESIDUAL_BITS - 1) - 1
