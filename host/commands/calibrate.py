@@ -46,5 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from rbonn_train.calibrate import calibrate
 
     out = calibrate(path, images.pixels, Path(args.out))
-    print(f"{out}: calibrated with {len(images)} images; measure it with `rbonn eval`")
+    print(
+        f"{out}: calibrated with {len(images)} images; measure it with `rbonn eval`, "
+        f"or with `rbonn run` on labelled images"
+    )
     return 0
