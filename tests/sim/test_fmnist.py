@@ -9,11 +9,10 @@ from compiler.pipeline import compile_network
 from isa.checkpoint import read_checkpoint
 from isa.folding import fold_network
 from isa.geometry import ULX3S_25F
-from isa.layer import LayerKind
 from rbonn_train.integer import IntegerNetwork
 from sim.golden import Golden
 from sim.runner import simulate
-from sim.trace import golden_maps
+from tests.sim.reference import check_layers
 
 MODELS = Path(__file__).parents[2] / "models"
 CHECKPOINT = MODELS / "fmnist-s.safetensors"
@@ -35,16 +34,7 @@ def frames():
 
 def test_golden_equals_pytorch_layer_by_layer(image, frames):
     reference = IntegerNetwork(fold_network(*read_checkpoint(CHECKPOINT)))
-    expected = reference.trace(frames)
-    golden = Golden(ULX3S_25F, image)
-    for number, frame in enumerate(frames):
-        layers = [x for x in golden_maps(golden.run(frame)) if x.kind is not LayerKind.MEAN]
-        for (name, maps), layer in zip(expected.items(), layers, strict=True):
-            found = layer.residual if layer.logits is None else layer.logits
-            residual = maps.residual[number].numpy()
-            assert np.array_equal(found[..., : residual.shape[-1]], residual), (number, name)
-            if layer.bits is not None:
-                assert np.array_equal(layer.bits, maps.bits[number].numpy()), (number, name)
+    check_layers(Golden(ULX3S_25F, image), reference, frames)
 
 
 def test_core_equals_golden(image, frames):

@@ -10,11 +10,11 @@ from isa import checked, image
 from isa.folding import fold_network
 from isa.geometry import GEOMETRIES, TINY
 from isa.image import LAYER_WORDS, Packet, PacketType
-from isa.layer import LAYER, LayerKind
+from isa.layer import LAYER
 from rbonn_train.integer import IntegerNetwork
 from sim.golden import Golden, GoldenError
-from sim.trace import golden_maps
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
+from tests.sim.reference import check_layers
 
 
 def compiled(network, geometry, seed=0):
@@ -26,28 +26,18 @@ def compiled(network, geometry, seed=0):
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 @pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda network: network.name)
 def test_equals_integer_pytorch(network, geometry):
-    """Logits of a batch, and every map of the frames 0 (a gradient) and 1 (all zero)."""
+    """Logits of a batch, and every map of a gradient, all zero, noise, a gradient and all 255."""
     reference = IntegerNetwork(fold_network(*random_checkpoint(network)))
     golden = Golden(geometry, compiled(network, geometry))
     frames = random_frames(network, 6)
     assert np.array_equal(golden.run_batch(frames), reference(frames).numpy())
-    expected = reference.trace(frames[:2])
-    for number in range(2):
-        frame = golden.run(frames[number])
-        layers = [x for x in golden_maps(frame) if x.kind is not LayerKind.MEAN]
-        assert len(layers) == len(expected)
-        for (name, maps), layer in zip(expected.items(), layers, strict=True):
-            residual = maps.residual[number].numpy()
-            found = layer.residual if layer.logits is None else layer.logits
-            assert np.array_equal(found[..., : residual.shape[-1]], residual), name
-            if layer.bits is not None:
-                bits = maps.bits[number].numpy()
-                assert np.array_equal(layer.bits[..., : bits.shape[-1]], bits), name
-                assert not layer.bits[..., bits.shape[-1] :].any(), name
-        assert np.array_equal(frame.logits, maps.residual[number].numpy())
+    check_layers(golden, reference, frames[:5])
 
 
-def test_batches_of_any_size():
+@pytest.mark.parametrize("together", [1, 1 << 16, 1 << 20])
+def test_batches_of_any_size(together, monkeypatch):
+    """Frames one by one, a few at a time, half of them in each thread."""
+    monkeypatch.setattr("sim.golden.TOGETHER", together)
     network = small_network("plain")
     golden = Golden(TINY, compiled(network, TINY))
     frames = random_frames(network, 37)

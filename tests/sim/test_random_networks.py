@@ -18,6 +18,7 @@ from rbonn_train.integer import IntegerNetwork
 from sim.golden import Golden
 from sim.runner import Stalls, simulate
 from tests.networks import random_checkpoint, random_frames
+from tests.sim.reference import check_layers
 
 # The same examples in every run, none shrunk by minutes of simulation.
 SEEDED = settings(
@@ -86,9 +87,10 @@ def compiled(network: Network, geometry: Geometry, seed: int) -> tuple:
 
 def golden_equals_pytorch(network: Network, geometry: Geometry, seed: int) -> None:
     checkpoint, built = compiled(network, geometry, seed)
-    frames = random_frames(network, 3, seed)
-    expected = IntegerNetwork(fold_network(*checkpoint))(frames).numpy()
-    assert np.array_equal(Golden(geometry, built).run_batch(frames), expected)
+    frames = random_frames(network, 5, seed)
+    reference, golden = IntegerNetwork(fold_network(*checkpoint)), Golden(geometry, built)
+    assert np.array_equal(golden.run_batch(frames), reference(frames).numpy())
+    check_layers(golden, reference, frames[2:])  # noise, a gradient, all 255
 
 
 def rtl_equals_golden(network: Network, geometry: Geometry, seed: int) -> None:
