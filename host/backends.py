@@ -1,7 +1,6 @@
 """What `rbonn run` can classify with: PyTorch, the golden model, a simulation or a board."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from host.arguments import progress
 from host.device import Device
 from host.errors import UserError
 from host.images import ImageSet, Pixels
+from isa.fixed import IntArray
 from isa.geometry import Geometry
 from isa.image import Image
 from isa.registers import Source
@@ -66,9 +66,16 @@ def run_image(
     source: str = "ram",
 ) -> Results:
     """Runs an image on `golden`, `rtl` or `serial:PORT`."""
+    if name == "golden":
+        return _run_golden(image, geometry, images.pixels)
     if name == "rtl":
         return _run_rtl(image, geometry, images.pixels, simulator, source)
-    with _device(name, geometry, Source[source.upper()]) as device:
+    from host.link import open_serial
+    from hw.boards import get_board
+
+    port, board = name.removeprefix("serial:"), get_board(geometry.name)
+    with open_serial(port, board.uart_baud) as transport:
+        device = Device(transport, expected=geometry, source=Source[source.upper()])
         device.load_image(image)
         frames = []
         bar = progress(images.pixels, total=len(images), unit="image")
@@ -84,19 +91,12 @@ def run_image(
     )
 
 
-@contextmanager
-def _device(name: str, geometry: Geometry, source: Source) -> Iterator[Device]:
-    if name == "golden":
-        from host.golden_transport import GoldenTransport
+def _run_golden(image: Image, geometry: Geometry, pixels: Pixels) -> Results:
+    from sim.golden import Golden
 
-        yield Device(GoldenTransport(geometry), expected=geometry, source=source)
-        return
-    from host.link import open_serial
-    from hw.boards import get_board
-
-    board = get_board(geometry.name)
-    with open_serial(name.removeprefix("serial:"), board.uart_baud) as transport:
-        yield Device(transport, expected=geometry, source=source)
+    stream = Golden(geometry, image).stream(pixels)
+    logits = list(progress(stream, total=len(pixels), unit="image"))
+    return _results(logits, [None] * len(pixels))
 
 
 def _run_rtl(
@@ -105,5 +105,9 @@ def _run_rtl(
     from sim.runner import simulate
 
     result = simulate(geometry, image, pixels, simulator=simulator, source=source)
-    logits = [[int(value) for value in row] for row in result.logits]
-    return Results(logits, [int(np.argmax(row)) for row in logits], list(result.cycles))
+    return _results(result.logits, list(result.cycles))
+
+
+def _results(logits: Iterable[IntArray], cycles: list[int | None]) -> Results:
+    rows = [[int(value) for value in row] for row in logits]
+    return Results(rows, [int(np.argmax(row)) for row in rows], cycles)

@@ -47,7 +47,7 @@ def golden_run(geometry: Geometry, image: Image) -> Run:
     from sim.golden import Golden
 
     golden = Golden(geometry, image)
-    return lambda frame: golden.run(frame).logits
+    return lambda frame: golden.run_batch(frame[None], threads=1)[0]
 
 
 class GoldenTransport:

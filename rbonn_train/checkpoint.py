@@ -14,7 +14,7 @@ from isa.checkpoint import (
     write_checkpoint,
 )
 from isa.network import CheckpointInfo, tensor_shapes
-from rbonn_train.binary import Mode, RBONNConv2d
+from rbonn_train.binary import Mode, RBONNConv2d, hard_sign
 from rbonn_train.network import BinaryNetwork
 
 #: The key in a checkpoint's ``training`` of who released the weights, and one of its values.
@@ -26,6 +26,7 @@ __all__ = [
     "CheckpointError",
     "check_checkpoint",
     "export_tensors",
+    "load_frozen",
     "load_model",
     "read_checkpoint",
     "save_model",
@@ -81,4 +82,17 @@ def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> Binar
     ours = set(tensor_shapes(info.network))
     assert not unexpected, unexpected
     assert not ours & set(missing), missing
+    return model.eval()
+
+
+def load_frozen(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
+    """What :func:`load_model` gives, for inference alone: the weights alpha * sign(w) are computed
+    once, not for every batch."""
+    state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+    for name in [n for n in state if n.endswith(".conv.alpha")]:
+        weight = name.removesuffix("alpha") + "weight"
+        state[weight] = state.pop(name).view(-1, 1, 1, 1) * hard_sign(state[weight])
+    model = BinaryNetwork(info.network, mode=None)
+    _, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
     return model.eval()

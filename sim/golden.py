@@ -8,6 +8,7 @@ it. Frames do not depend on each other, so threads share them out.
 """
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -57,15 +58,22 @@ class Golden:
             layers.append(unit.trace(state))
         return GoldenFrame(state.logits[0, : self.info.classes], layers)
 
-    def run_batch(self, frames: npt.NDArray[np.uint8]) -> IntArray:
+    def run_batch(self, frames: npt.NDArray[np.uint8], threads: int | None = None) -> IntArray:
         """Logits (N, classes) of frames (N, H, W, C)."""
+        found = list(self.stream(frames, threads))
+        return np.array(found, np.int64).reshape(len(frames), self.info.classes)
+
+    def stream(
+        self, frames: npt.NDArray[np.uint8], threads: int | None = None
+    ) -> Iterator[IntArray]:
+        """Logits (classes,) of one frame after the other. ``threads``: None for one a processor."""
         self._check(frames)
-        threads = os.cpu_count() or 1
+        threads = threads or os.cpu_count() or 1
         size = max(1, min(self._together, -(-len(frames) // threads)))
         parts = [frames[start : start + size] for start in range(0, len(frames), size)]
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(self._logits, parts))
-        return np.concatenate([np.zeros((0, self.info.classes), np.int64), *found])
+            for logits in pool.map(self._logits, parts):
+                yield from logits
 
     def _logits(self, frames: npt.NDArray[np.uint8]) -> IntArray:
         state = State(self.geometry, frames)

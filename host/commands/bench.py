@@ -2,29 +2,41 @@
 
 OUT has the golden model's frames per second and their ratio to the float model's, the time of a
 training step and its ratio to one of the same network with plain binary weights, and the simulated
-cycles per second.
+cycles per second. `rbonn bench golden` measures the golden model alone, beside the float model
+frame by frame (its binary weights computed before); by default a ResNet-18 for 224 x 224 pixels.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from host.arguments import add_board, add_json, add_model, say, write_json
 from host.checkpoints import checkpoint_of
-from host.models import geometry_named, shipped_images
+from host.errors import UserError, positive
+from host.models import deployment, geometry_named, shipped_images
 
 HELP = "measure cycles, frames per second and simulation speed"
-FRAMES = 250
+GOLDEN_MODEL = "resnet18-imagenet"
+PIXELS = 200_000  # of all frames together: 250 of Fashion-MNIST
+GOLDEN_FRAMES = 16
+FLOAT_FRAMES = 4
 RTL_FRAMES = 4
 STEPS = 4
 RUNS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    parser.add_argument(
+        "what", nargs="?", choices=("all", "golden"), default="all", help="default: all"
+    )
+    add_model(parser, required=False)
     add_board(parser)
     parser.add_argument("--no-rtl", action="store_true", help="leave the RTL simulation out")
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, default=2, help="of `bench golden` (default: 2)"
+    )
     add_json(parser)
 
 
@@ -39,16 +51,71 @@ def best_seconds(action: Callable[[], object]) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    geometry = geometry_named(args.board)
+    if args.model is None:
+        if args.what != "golden":
+            raise UserError("Give the --model to measure")
+        args.model = GOLDEN_MODEL
+    geometry = geometry_named(args.board, args.model)
     checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
+
+    require_ram = deployment(args.model).source == "ram"
+    compiled = compile_network(checkpoint, geometry, require_ram=require_ram, verify=False)
+    result: dict[str, Any] = {"model": args.model, "board": geometry.name}
+    if args.what == "golden":
+        result |= golden_alone(args, checkpoint, compiled, geometry)
+    else:
+        result |= everything(args, checkpoint, compiled, geometry)
+    write_json(args.json, result)
+    return 0
+
+
+def golden_alone(
+    args: argparse.Namespace, checkpoint: Path, compiled: Any, geometry: Any
+) -> dict[str, Any]:
+    """Frames per second of the golden model and of PyTorch, with the same number of threads."""
+    import torch
+
+    from rbonn_train.checkpoint import load_frozen, read_checkpoint
+    from rbonn_train.data import to_tensor
+    from sim.golden import Golden
+
+    pixels = shipped_images(compiled.image.info.input_shape, GOLDEN_FRAMES).pixels
+    golden, model = Golden(geometry, compiled.image), load_frozen(*read_checkpoint(checkpoint))
+    images = to_tensor(pixels[:FLOAT_FRAMES])
+    before = torch.get_num_threads()
+    torch.set_num_threads(args.threads)
+    try:
+        golden.run_batch(pixels, args.threads)  # compiles the kernels, if need be
+        seconds = best_seconds(lambda: golden.run_batch(pixels, args.threads))
+        alone = best_seconds(lambda: golden.run_batch(pixels[:1], args.threads))
+        in_float = best_seconds(lambda: model.logits(images, batch=1))
+    finally:
+        torch.set_num_threads(before)
+    fps, float_fps = len(pixels) / seconds, len(images) / in_float
+    say(f"golden: {fps:,.1f} frames/s with {args.threads} threads, {1e3 * alone:.1f} ms a frame "
+        f"with one", args)  # fmt: skip
+    say(f"float, frame by frame: {float_fps:,.1f} frames/s with {args.threads} threads", args)
+    say(f"golden over float: {fps / float_fps:.2f}", args)
+    return {
+        "threads": args.threads,
+        "golden_fps": round(fps, 1),
+        "golden_ms": round(1e3 * alone, 2),
+        "float_fps": round(float_fps, 1),
+        "golden_over_float": round(fps / float_fps, 4),
+    }
+
+
+def everything(
+    args: argparse.Namespace, checkpoint: Path, compiled: Any, geometry: Any
+) -> dict[str, Any]:
     from rbonn_train.evaluate import predict
     from sim.golden import Golden
 
-    compiled = compile_network(checkpoint, geometry)
-    pixels = shipped_images(compiled.image.info.input_shape, FRAMES).pixels
+    height, width, _ = shape = compiled.image.info.input_shape
+    pixels = shipped_images(shape, max(1, min(250, PIXELS // (height * width)))).pixels
     golden = Golden(geometry, compiled.image)
-    result: dict[str, Any] = {"model": args.model, "board": geometry.name}
+    result: dict[str, Any] = {}
     actions: dict[str, Callable[[], object]] = {
         "float": lambda: predict(checkpoint, pixels, "float"),
         "integer": lambda: predict(checkpoint, pixels, "integer"),
@@ -70,8 +137,7 @@ def run(args: argparse.Namespace) -> int:
             f"RTL: {result['rtl_cycles_per_frame']:,} cycles a frame (estimate "
             f"{result['estimated_cycles']:,}), {result['rtl_cycles_per_second']:,} cycles/s", args
         )  # fmt: skip
-    write_json(args.json, result)
-    return 0
+    return result
 
 
 def training(checkpoint: Any) -> dict[str, float]:

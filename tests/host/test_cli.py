@@ -10,8 +10,11 @@ import pytest
 from host import cli
 from host.errors import describe
 from isa.checkpoint import write_checkpoint
+from isa.folding import fold_network
 from isa.geometry import TINY
 from isa.image import HEADER_WORDS, parse
+from rbonn_train.data import Dataset
+from rbonn_train.integer import IntegerNetwork
 from tests.networks import random_checkpoint, random_frames, small_network
 
 NETWORK = small_network("odd-channels")
@@ -214,6 +217,33 @@ def test_missing_data_set(tmp_path, folder, capsys):
     )  # fmt: skip
     assert f"Fashion-MNIST must be in {tmp_path}" in line
     assert "apt-get install dataset-fashion-mnist" in line
+
+
+def test_accuracy_of_the_golden_model(folder, capsys, monkeypatch):
+    """The same as of the integers, on labels of which some are wrong; not that of all of them."""
+    monkeypatch.setattr("rbonn_train.data.load_split", lambda *_: Dataset(FRAMES, labels))
+    monkeypatch.setattr("rbonn_train.evaluate.load_split", lambda *_: Dataset(FRAMES, labels))
+    labels = IntegerNetwork(fold_network(*random_checkpoint(NETWORK)))(FRAMES).numpy().argmax(1)
+    labels[0] = (labels[0] + 1) % NETWORK.classes
+    found = {}
+    for arith in ("integer", "golden"):
+        arguments = ["eval", "--model", "tiny", "--checkpoint", f"{folder}/net.safetensors"]
+        assert cli.main([*arguments, "--board", "tiny", "--arith", arith, "--json", "-"]) == 0
+        found[arith] = json.loads(capsys.readouterr().out)
+    accuracy = round((len(FRAMES) - 1) / len(FRAMES), 6)
+    assert found["golden"] == found["integer"] == {"accuracy": accuracy, "images": len(FRAMES)}
+
+
+def test_bench_of_the_golden_model(capsys):
+    assert cli.main(["bench", "golden", "--model", "tiny", "--board", "tiny", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert (result["model"], result["board"], result["threads"]) == ("tiny", "tiny", 2)
+    assert min(result[key] for key in ("golden_fps", "golden_ms", "float_fps")) > 0
+    ratio = result["golden_fps"] / result["float_fps"]
+    assert result["golden_over_float"] == pytest.approx(ratio, rel=0.01)
+    assert f"golden over float: {ratio:.2f}"[:-1] in captured.err
+    assert fails(capsys, "bench") == "Give the --model to measure"
 
 
 def test_output_that_cannot_be_written(folder, capsys):

@@ -19,7 +19,7 @@ from isa.checkpoint import (
 )
 from isa.network import CheckpointInfo, Network, Quantisation, tensor_shapes
 from rbonn_train.binary import Mode, hard_sign
-from rbonn_train.checkpoint import export_tensors, load_model, save_model
+from rbonn_train.checkpoint import export_tensors, load_frozen, load_model, save_model
 from rbonn_train.data import Dataset, to_tensor
 from rbonn_train.network import BinaryNetwork
 
@@ -204,6 +204,7 @@ def test_a_module_comes_back(mode: Mode, latent: bool, dataset: Dataset, path: P
     assert info.quantisation is not None
     assert (info.training, info.metrics) == ({"seed": 1}, {"accuracy_float": 0.5})
     torch.testing.assert_close(load_model(info, tensors)(images), model(images))
+    torch.testing.assert_close(load_frozen(info, tensors)(images), model(images))
     weight = model.binary_blocks()[0].conv.weight.detach()
     expected = weight if latent else hard_sign(weight)
     assert tensors["blocks.0.conv.weight"].tolist() == expected.tolist()
