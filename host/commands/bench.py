@@ -89,7 +89,7 @@ def golden_alone(
         golden.run_batch(pixels, args.threads)  # compiles the kernels, if need be
         seconds = best_seconds(lambda: golden.run_batch(pixels, args.threads))
         alone = best_seconds(lambda: golden.run_batch(pixels[:1], args.threads))
-        in_float = best_seconds(lambda: model.logits(images, batch=1))
+        in_float = best_seconds(lambda: [model.logits(image[None]) for image in images])
     finally:
         torch.set_num_threads(before)
     fps, float_fps = len(pixels) / seconds, len(images) / in_float
