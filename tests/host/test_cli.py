@@ -285,7 +285,7 @@ def test_description_of_errors():
 def test_nothing_heavy_is_imported_before_a_command_needs_it():
     script = (
         "import sys; from host import cli; cli.build_parser();"
-        "print([m for m in ('torch', 'amaranth_boards', 'cocotb', 'pyosys', 'serial')"
+        "print([m for m in ('torch', 'numba', 'amaranth_boards', 'cocotb', 'pyosys', 'serial')"
         " if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
