@@ -14,7 +14,7 @@ from isa.checked import word_count
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import HEADER, PACKET, PacketType
 from isa.layer import CHANNEL, LAYER, LayerKind
-from isa.registers import CONTROL, ErrorCode, Register, Source, State
+from isa.registers import CONTROL, MEMORY, ErrorCode, Register, Source, State
 
 PATH = Path(__file__).parents[1] / "docs" / "contract.md"
 
@@ -140,6 +140,8 @@ def generate() -> str:
         _table(("address", "name"), addresses),
         "### CONTROL",
         _layout(CONTROL),
+        "### MEMORY",
+        _layout(MEMORY),
         "### STATUS",
         _enum(State),
         "### ERROR",

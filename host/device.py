@@ -16,11 +16,20 @@ from isa import checked
 from isa.bits import WORD_BITS
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import MAGIC, VERSION, Image
-from isa.registers import CONTROL, ErrorCode, Register, Source, State
+from isa.registers import (
+    CONTROL,
+    IMAGE_ADDRESS_BITS,
+    MEMORY,
+    ErrorCode,
+    Register,
+    Source,
+    State,
+)
 
 CHUNK_WORDS = 1024  # written at once, so that progress can be shown and Ctrl-C is answered
 CHECK_TIMEOUT = 5.0  # seconds; checking the largest image takes milliseconds
 FRAME_TIMEOUT = 10.0
+MEMORY_TIMEOUT = 5.0  # from the first question; the test of 32 MiB takes half a second
 POLL_SECONDS = 0.0005
 
 EXPLANATIONS = {
@@ -33,6 +42,7 @@ EXPLANATIONS = {
     ErrorCode.FRAME_CRC: "the image's CRC-32 is wrong; load it again",
     ErrorCode.WATCHDOG: "it saw no progress: pixels or image words did not arrive in time",
     ErrorCode.NOT_READY: "a frame was started before an image was loaded and checked",
+    ErrorCode.NO_MEMORY: "it has no SDRAM, or none that passed the test at start-up",
 }
 """What each code means and what to do; completes "Device reports an error: ..."."""
 
@@ -113,9 +123,10 @@ class Device:
     """An accelerator behind a transport.
 
     ``expected``: the geometry that it must have, or None for any known one. ``source``: where the
-    image is kept: RAM on the device, or LINK, which streams it again for every frame. ``retries``:
-    how often a failed frame is tried again. ``progress(done, total)`` is called with words while
-    an image is loaded. ``clock`` and ``sleep`` are time.monotonic's and time.sleep's stand-ins.
+    image is kept: RAM or SDRAM on the device, or LINK, which streams it again for every frame.
+    ``retries``: how often a failed frame is tried again. ``progress(done, total)`` is called with
+    words while an image is loaded. ``clock`` and ``sleep`` are time.monotonic's and time.sleep's
+    stand-ins.
     """
 
     def __init__(
@@ -184,11 +195,15 @@ class Device:
         One that it holds already, from its bitstream or from an earlier session, is not sent again.
         """
         geometry = (self._identity or self.identify()).geometry
-        if self._source is Source.RAM and len(image.words) > geometry.image_words:
+        room = {Source.RAM: geometry.image_words, Source.SDRAM: 1 << IMAGE_ADDRESS_BITS}
+        words = room.get(self._source)
+        if words is not None and len(image.words) > words:
             raise DeviceError(
-                f"Image must fit the {geometry.image_words} words of the device's image memory, "
-                f"not {len(image.words)}: {len(image.words) - geometry.image_words} too many"
+                f"Image must fit the {words} words of the device's image memory, "
+                f"not {len(image.words)}: {len(image.words) - words} too many"
             )
+        if self._source is Source.SDRAM:
+            self._await_memory()
         self._image = image
         self._command("abort")
         self._transport.write(Register.SOURCE, [self._source.value])
@@ -198,6 +213,26 @@ class Device:
         except DeviceError:
             self._image = None
             raise
+
+    def _await_memory(self) -> None:
+        """Waits until the SDRAM has been tested. Raises DeviceError if there is no good one."""
+        deadline = self._clock() + MEMORY_TIMEOUT
+        while True:
+            memory = checked.decode(MEMORY, self._transport.read(Register.MEMORY, 1)[0])
+            if not memory["present"]:
+                raise DeviceError("Device must have an SDRAM to keep its image there: it has none")
+            if memory["ready"]:
+                break
+            if self._clock() >= deadline:
+                raise DeviceError(
+                    f"Device must have tested its SDRAM within {MEMORY_TIMEOUT:g} s of its start"
+                )
+            self._sleep(POLL_SECONDS)
+        if memory["fault"]:
+            raise DeviceError(
+                f"Device must have an SDRAM that keeps what is written: the 16 bytes at "
+                f"{memory['fault_address'] << 4:#x} did not"
+            )
 
     def _holds_image(self) -> bool:
         """Whether the memory on the device proves to hold the image."""
@@ -210,7 +245,7 @@ class Device:
     def _load(self) -> None:
         assert self._image is not None
         self._command("abort")
-        if self._source is Source.RAM:
+        if self._source is not Source.LINK:
             self._write_window(Register.IMAGE, self._image.words)
         self._check()
 

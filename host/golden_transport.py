@@ -28,6 +28,8 @@ from isa.image import (
 from isa.registers import (
     ADDRESS_BITS,
     CONTROL,
+    IMAGE_ADDRESS_BITS,
+    MEMORY,
     NO_CLASS,
     ErrorCode,
     Register,
@@ -61,13 +63,19 @@ class GoldenTransport:
     ) -> None:
         self._geometry = geometry
         self._make_run = make_run
-        self._memory = [0] * geometry.image_words
+        self._memories = {
+            Source.RAM: np.zeros(geometry.image_words, np.uint32),
+            Source.SDRAM: np.zeros(1 << IMAGE_ADDRESS_BITS, np.uint32),
+        }
         self._registers: dict[int, int] = {
             **dict.fromkeys(Register, 0),
             Register.ID: MAGIC,
             Register.VERSION: VERSION,
             Register.GEOMETRY: geometry.digest,
             Register.WATCHDOG: (1 << 24) - 1,
+            Register.MEMORY: checked.encode(
+                MEMORY, dict.fromkeys(MEMORY.members, 0) | {"present": 1, "ready": 1}
+            ),
         }
         self._logits = [0] * geometry.classes
         self._input: list[int] = []
@@ -127,9 +135,16 @@ class GoldenTransport:
             self._registers[Register(address)] = word
             if address == Register.SOURCE:
                 self._forget()
-        elif Register.IMAGE <= address < Register.IMAGE + len(self._memory):
-            self._memory[address - Register.IMAGE] = word
+        elif address >= Register.IMAGE:
+            if address - Register.IMAGE < len(self._memory):
+                self._memory[address - Register.IMAGE] = word
             self._forget()
+
+    @property
+    def _memory(self) -> npt.NDArray[np.uint32]:
+        """What SOURCE names; empty with the link."""
+        source = Source(self._registers[Register.SOURCE])
+        return self._memories.get(source, np.zeros(0, np.uint32))
 
     def _forget(self) -> None:
         """What was checked is no longer what is there."""
@@ -165,24 +180,32 @@ class GoldenTransport:
 
     def _advance(self) -> None:
         """Goes on with what waited for words."""
-        link = self._registers[Register.SOURCE] == Source.LINK.value
-        if self._state is State.CHECKING:
-            words = self._stream if link else self._memory
-            if (size := self._image_size(words)) is not None:
-                self._stream = self._stream[size:] if link else self._stream
-                self._check(words[:size])
+        if self._state is State.CHECKING and (size := self._image_size()) is not None:
+            words = self._words(size)
+            if self._link:
+                self._stream = self._stream[size:]
+            self._check(words)
         if self._state is State.RUNNING:
-            self._frame(link)
+            self._frame()
 
-    def _image_size(self, words: list[int]) -> int | None:
+    @property
+    def _link(self) -> bool:
+        return self._registers[Register.SOURCE] == Source.LINK.value
+
+    def _words(self, count: int) -> list[int]:
+        """The first words of the image, or as many as there are."""
+        return self._stream[:count] if self._link else self._memory[:count].tolist()
+
+    def _image_size(self) -> int | None:
         """Words of the image, or None while a link has not sent all of them."""
+        words = self._words(HEADER_WORDS)
         if len(words) < HEADER_WORDS:
             return None
-        header = checked.from_words(HEADER, words[:HEADER_WORDS])
+        header = checked.from_words(HEADER, words)
         if header["crc32"] != crc32(words[: HEADER_WORDS - 1]):
             return HEADER_WORDS
         size = HEADER_WORDS + header["frame_words"]
-        return size if size <= len(words) or words is self._memory else None
+        return None if self._link and size > len(self._stream) else size
 
     def _check(self, words: list[int]) -> None:
         try:
@@ -195,9 +218,9 @@ class GoldenTransport:
         self._run = self._make_run(self._geometry, self._image)
         self._state = State.READY
 
-    def _frame(self, link: bool) -> None:
+    def _frame(self) -> None:
         assert self._image is not None
-        info = self._image.info
+        info, link = self._image.info, self._link
         frame_words = len(self._image.frame) if link else 0
         pixels = -(-info.input_bytes // 4)
         if len(self._input) < pixels or len(self._stream) < frame_words:
@@ -205,7 +228,7 @@ class GoldenTransport:
         if link and self._stream[:frame_words] != self._image.frame:
             self._fail(ErrorCode.FRAME_CRC)
             return
-        held = self._memory[HEADER_WORDS : len(self._image.words)]
+        held = [] if link else self._words(len(self._image.words))[HEADER_WORDS:]
         if not link and held != self._image.frame:
             # The gateware streams its memory anew for each frame, and so meets what has decayed.
             header = self._image.words[:HEADER_WORDS]

@@ -44,11 +44,18 @@ class BusSignature(wiring.Signature):
 
 
 class MemoryWriteSignature(wiring.Signature):
-    """Write strobe of a memory of 32-bit words: `valid` for one cycle, never refused."""
+    """As the writer of a memory of 32-bit words sees it: `valid` & `ready` write one."""
 
     def __init__(self, *, address_bits):
         self._address_bits = address_bits
-        super().__init__({"valid": Out(1), "address": Out(address_bits), "data": Out(WORD_BITS)})
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "address": Out(address_bits),
+                "data": Out(WORD_BITS),
+            }
+        )
 
     @property
     def address_bits(self):

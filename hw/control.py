@@ -10,11 +10,10 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature, MemoryWriteSignature
-from hw.source import IMAGE_ADDRESS_BITS
 from isa import image
 from isa.bits import WORD_BITS
 from isa.fixed import LOGIT_BITS
-from isa.registers import CONTROL, ErrorCode, Register, Source, State
+from isa.registers import CONTROL, IMAGE_ADDRESS_BITS, MEMORY, ErrorCode, Register, Source, State
 
 #: Levels of the core that are counted, in cycles, while a frame runs; in the registers' order.
 PERF = data.StructLayout(
@@ -82,7 +81,7 @@ class Control(wiring.Component):
     -------
     bus : In(BusSignature)
     image_write : Out(MemoryWriteSignature)
-        To `RamSource.write`.
+        To the memory that `source` names. Nothing else is written while a word waits there.
     stream, input : Out(stream of 32-bit words)
         To `LinkSource.stream`; to the input map. Emptied by `abort`; dropped in state ERROR.
     source : Out(Source)
@@ -94,6 +93,8 @@ class Control(wiring.Component):
         Bus requests wait meanwhile.
     checked, frame_ok, error, error_valid, classes, image_crc : In
         From the loader.
+    memory : In(MEMORY)
+        What became of the external memory. Without a good one, Source.SDRAM is refused.
     frame_done : In(1)
         Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
     progress : In(1)
@@ -142,6 +143,7 @@ class Control(wiring.Component):
                 "frame_ok": In(1),
                 "error": In(ErrorCode),
                 "error_valid": In(1),
+                "memory": In(MEMORY),
                 "classes": In(CLASS_BITS),
                 "image_crc": In(WORD_BITS),
                 "frame_done": In(1),
@@ -173,7 +175,8 @@ class Control(wiring.Component):
         m.d.comb += [
             commit.eq(bus.valid & bus.write & bus.ack),
             room.eq(
-                ((window != Window.INPUT) | input_port.room)
+                ~self.image_write.valid
+                & ((window != Window.INPUT) | input_port.room)
                 & ((window != Window.STREAM) | stream_port.room)
             ),
         ]
@@ -196,9 +199,6 @@ class Control(wiring.Component):
             # What is left of a frame that has failed must not reach the next one.
             input_port.push.eq(commit & (window == Window.INPUT) & (state != State.ERROR)),
             stream_port.push.eq(commit & (window == Window.STREAM) & (state != State.ERROR)),
-            self.image_write.valid.eq(commit & (window == Window.IMAGE)),
-            self.image_write.address.eq(address),
-            self.image_write.data.eq(bus.write_data),
             self.logit_address.eq(address),
         ]
         for port, out in ((input_port.stream, self.input), (stream_port.stream, self.stream)):
@@ -206,6 +206,16 @@ class Control(wiring.Component):
                 out.payload.eq(port.payload),
                 out.valid.eq(port.valid & ~self.abort),
                 port.ready.eq(out.ready | self.abort),
+            ]
+
+        # A word of the image waits until its memory takes it
+        with m.If(self.image_write.ready):
+            m.d.sync += self.image_write.valid.eq(0)
+        with m.If(commit & (window == Window.IMAGE)):
+            m.d.sync += [
+                self.image_write.valid.eq(1),
+                self.image_write.address.eq(address),
+                self.image_write.data.eq(bus.write_data),
             ]
 
         # The state of the frame
@@ -247,8 +257,9 @@ class Control(wiring.Component):
         def register(number):
             return commit & (window == Window.REGISTERS) & (address[:8] == number)
 
+        memory_good = self.memory.present & self.memory.ready & ~self.memory.fault
         idle_image = (state == State.READY) | (state == State.DONE)
-        with m.If(self.image_write.valid & idle_image):
+        with m.If(commit & (window == Window.IMAGE) & idle_image):
             m.d.sync += state.eq(State.IDLE)  # what was checked is no longer what is there
         with m.If(register(Register.SOURCE) & ~busy):
             m.d.sync += self.source.eq(bus.write_data)
@@ -260,6 +271,8 @@ class Control(wiring.Component):
             with m.If(command.abort):
                 m.d.sync += fail(ErrorCode.NONE)
                 m.d.sync += state.eq(State.IDLE)
+            with m.Elif(command.check & ~busy & (self.source == Source.SDRAM) & ~memory_good):
+                m.d.sync += fail(ErrorCode.NO_MEMORY)
             with m.Elif(command.check & ~busy):
                 m.d.sync += [
                     state.eq(State.CHECKING),
@@ -313,6 +326,7 @@ class Control(wiring.Component):
             Register.CLASSES: self.classes,
             Register.SOURCE: self.source,
             Register.IMAGE_CRC: self.image_crc,
+            Register.MEMORY: self.memory,
             **counters,
         }
         register_data = Signal(WORD_BITS)
@@ -338,8 +352,7 @@ class Control(wiring.Component):
         address = self.bus.address
         window = Signal(Window, name="window_here")
         with m.If(address >= Register.IMAGE):
-            with m.If(address < Register.IMAGE + self._geometry.image_words):
-                m.d.comb += window.eq(Window.IMAGE)
+            m.d.comb += window.eq(Window.IMAGE)
         with m.Elif(address >= Register.LOGITS):
             with m.If(address < Register.LOGITS + self._geometry.classes):
                 m.d.comb += window.eq(Window.LOGITS)

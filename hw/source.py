@@ -11,14 +11,11 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bus import MemoryWriteSignature
 from isa.bits import WORD_BITS
-from isa.registers import Source
+from isa.registers import IMAGE_ADDRESS_BITS, Source
 
 #: A word that is read in the cycle in which it is written may be anything: synthesis need not spend
 #: logic on it, as the CRC would notice.
 UNCHECKED = {"no_rw_check": 1}
-
-#: Bits of a word address of the image, enough for every source.
-IMAGE_ADDRESS_BITS = 16
 
 
 class SourceSignature(wiring.Signature):
@@ -81,6 +78,7 @@ class RamSource(wiring.Component):
         fetch = Signal()
         take = Signal()
         m.d.comb += [
+            self.write.ready.eq(1),
             fetch.eq((room != 0) & (position != self.words)),
             take.eq(self.image.words.valid & self.image.words.ready),
         ]

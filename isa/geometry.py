@@ -8,7 +8,7 @@ from functools import cached_property
 
 from isa.bits import WORD_BITS
 from isa.fixed import RESIDUAL_BITS, WEIGHT_BITS
-from isa.registers import ADDRESS_BITS, Register
+from isa.registers import IMAGE_ADDRESS_BITS, NO_CLASS, Register
 
 
 def _power_of_two(value: int) -> bool:  # of a positive one
@@ -64,14 +64,14 @@ class Geometry:
                 raise ValueError(
                     f"Geometry {name} must be a power of two, not {getattr(self, name)!r}"
                 )
-        for name, window in (
-            ("classes", Register.IMAGE - Register.LOGITS),
-            ("image_words", (1 << ADDRESS_BITS) - Register.IMAGE),
+        for name, most in (
+            ("classes", NO_CLASS),
+            ("image_words", 1 << IMAGE_ADDRESS_BITS),
             ("top_k", Register.TOP_LOGIT - Register.TOP_CLASS),
         ):
-            if getattr(self, name) > window:
+            if getattr(self, name) > most:
                 raise ValueError(
-                    f"Geometry {name} must be at most {window}, the addresses of its registers, "
+                    f"Geometry {name} must be at most {most}, what its registers can hold, "
                     f"not {getattr(self, name)!r}"
                 )
         for text, whole, part in (

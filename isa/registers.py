@@ -13,7 +13,10 @@ than the top-k has entries, the others hold NO_CLASS and the smallest logit.
 
 from amaranth.lib import data, enum
 
-ADDRESS_BITS = 20
+IMAGE_ADDRESS_BITS = 22
+"""Bits of an image's word address, in whichever memory it is."""
+
+ADDRESS_BITS = IMAGE_ADDRESS_BITS + 1
 CLASS_BITS = 16
 NO_CLASS = (1 << CLASS_BITS) - 1
 
@@ -30,6 +33,7 @@ class Register(enum.IntEnum):
     CLASSES = 0x08  # classes of the loaded image (known after CHECK)
     SOURCE = 0x09  # read and write: Source
     IMAGE_CRC = 0x0A  # frame_crc32 in the header of the loaded image (known after CHECK)
+    MEMORY = 0x0B  # read: MEMORY layout, the external memory
     # Perf counters of the last frame, in cycles
     CYCLES = 0x10  # from the start of the frame to its logits
     BINARY_CYCLES = 0x11  # during which a binary layer was being computed
@@ -44,7 +48,8 @@ class Register(enum.IntEnum):
     INPUT = 0x100  # port: bytes of the next frame, 4 a word, lowest first, HWC order
     STREAM = 0x200  # port: image words, with Source.LINK
     LOGITS = 0x1000  # LOGITS + class, sign-extended
-    IMAGE = 0x10000  # IMAGE + word: the `ram` source, write only
+    # IMAGE + word: the image, in the memory that SOURCE names; write only
+    IMAGE = 1 << IMAGE_ADDRESS_BITS
 
 
 PORTS = frozenset({Register.INPUT, Register.STREAM})
@@ -59,9 +64,21 @@ CONTROL = data.StructLayout(
 )
 
 
-class Source(enum.Enum, shape=1):
+MEMORY = data.StructLayout(
+    {
+        "present": 1,
+        "ready": 1,  # initialised, and tested from end to end
+        "fault": 1,  # the test has read something else than it had written
+        "unused": 5,
+        "fault_address": 24,  # where first, in bursts of 16 bytes
+    }
+)
+
+
+class Source(enum.Enum, shape=2):
     RAM = 0
     LINK = 1  # CHECK takes the whole image from STREAM, START its frame section
+    SDRAM = 2  # where the board has an external memory
 
 
 class State(enum.Enum, shape=3):
@@ -83,3 +100,4 @@ class ErrorCode(enum.Enum, shape=4):
     FRAME_CRC = 6
     WATCHDOG = 7  # no progress: input or stream did not arrive in time
     NOT_READY = 8  # START without a checked image; START or CHECK while CHECKING or RUNNING
+    NO_MEMORY = 9  # CHECK with Source.SDRAM where there is none, or it has not passed its test

@@ -7,9 +7,10 @@ import pytest
 
 from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
 from host.golden_transport import GoldenTransport
+from isa import checked
 from isa.geometry import TINY, ULX3S_25F
 from isa.image import CHANNEL_WORDS, HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
-from isa.registers import ErrorCode, Register, Source, State
+from isa.registers import MEMORY, ErrorCode, Register, Source, State
 
 SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
 INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
@@ -141,6 +142,52 @@ def test_image_that_does_not_fit():
     )
 
 
+class WithMemory(Faulty):
+    """Its SDRAM reports what `memory` says, one item a question."""
+
+    def __init__(self, *memory):
+        super().__init__()
+        self.memory = list(memory)
+
+    def read(self, address, count):
+        if address == Register.MEMORY:
+            fields = dict.fromkeys(MEMORY.members, 0) | self.memory.pop(0)
+            return [checked.encode(MEMORY, fields)]
+        return super().read(address, count)
+
+
+def test_an_sdram_that_is_still_being_tested_is_waited_for():
+    waited = []
+    transport = WithMemory({"present": 1}, {"present": 1}, {"present": 1, "ready": 1})
+    device = loaded(transport, source=Source.SDRAM, sleep=waited.append)
+    assert len(waited) == 2
+    check(FRAMES[0], device.classify(FRAMES[0]))
+
+
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [
+        ({}, "must have an SDRAM to keep its image there: it has none"),
+        (
+            {"present": 1, "ready": 1, "fault": 1, "fault_address": 0x1234},
+            "must have an SDRAM that keeps what is written: the 16 bytes at 0x12340 did not",
+        ),
+    ],
+)
+def test_without_a_good_sdram_nothing_is_loaded(memory, message):
+    transport = WithMemory(memory)
+    with pytest.raises(DeviceError, match=message):
+        loaded(transport, source=Source.SDRAM)
+    assert transport.log == []
+
+
+def test_an_sdram_that_never_gets_ready_is_not_waited_for_forever():
+    time = iter(range(100))
+    transport = WithMemory(*[{"present": 1}] * 100)
+    with pytest.raises(DeviceError, match=r"must have tested its SDRAM within 5 s of its start"):
+        loaded(transport, source=Source.SDRAM, clock=lambda: next(time), sleep=lambda _: None)
+
+
 @pytest.mark.parametrize("source", Source)
 def test_frames_longer_than_the_input_memory_follow_the_start(source):
     small = dataclasses.replace(TINY, input_bytes=8)
@@ -153,7 +200,7 @@ def test_frames_longer_than_the_input_memory_follow_the_start(source):
         check(frame, device.classify(frame))
         stream = [(Register.STREAM, sum(1 + len(p.payload) for p in PACKETS))]
         rest = [(Register.STREAM, len(image.frame) - stream[0][1])]
-        if source is Source.RAM:
+        if source is not Source.LINK:
             stream = rest = []
         assert transport.log == [(Register.CONTROL, 1), *stream, (Register.INPUT, 3), *rest]
 

@@ -98,9 +98,9 @@ def test_a_changed_image_must_be_checked_again(bus, address):
 
 def test_accesses_outside_the_map(bus):
     with pytest.raises(ValueError) as caught:
-        bus.read(1 << 20, 1)
+        bus.read(1 << 23, 1)
     assert str(caught.value) == (
-        "Access must be at least one word inside 20 bits of address, not 1 at 0x100000"
+        "Access must be at least one word inside 23 bits of address, not 1 at 0x800000"
     )
     with pytest.raises(ValueError, match="not 0 at 0x0"):
         bus.read(0, 0)

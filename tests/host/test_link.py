@@ -323,7 +323,7 @@ def test_a_port_that_is_no_serial_port_is_an_error(tmp_path):
 )
 def test_ranges_are_checked(host, address, count):
     message = (
-        f"Access must be at least one word inside 20 bits of address, not {count} at {address:#x}"
+        f"Access must be at least one word inside 23 bits of address, not {count} at {address:#x}"
     )
     with pytest.raises(ValueError) as caught:
         host.read(address, count)

@@ -7,7 +7,15 @@ from amaranth.sim import Simulator
 from hw.control import PERF, PERF_REGISTERS, Control
 from isa import image
 from isa.geometry import TINY
-from isa.registers import ErrorCode, Register, Source, State
+from isa.registers import (
+    ADDRESS_BITS,
+    IMAGE_ADDRESS_BITS,
+    MEMORY,
+    ErrorCode,
+    Register,
+    Source,
+    State,
+)
 from sim.bench import receive, simulate
 from tests.hw.frontend import command, error, read, state, write
 
@@ -44,6 +52,7 @@ def test_identifies_itself():
     async def bench(ctx):
         ctx.set(dut.classes, 10)
         ctx.set(dut.image_crc, 0x89ABCDEF)
+        ctx.set(dut.memory, memory := MEMORY.const({"present": 1, "fault_address": 0x123456}))
         expected = {
             Register.ID: image.MAGIC,
             Register.VERSION: image.VERSION,
@@ -55,13 +64,14 @@ def test_identifies_itself():
             Register.CLASSES: 10,
             Register.SOURCE: Source.RAM.value,
             Register.IMAGE_CRC: 0x89ABCDEF,
+            Register.MEMORY: memory.as_bits(),
             0x0F: 0,
             0x30: 0,
             Register.INPUT: 0,
             Register.STREAM: 0,
             0x300: 0,
             Register.IMAGE: 0,
-            0xFFFFF: 0,
+            (1 << ADDRESS_BITS) - 1: 0,
         }
         for address, value in expected.items():
             assert await read(ctx, dut.bus, address) == value, hex(address)
@@ -285,13 +295,17 @@ def test_ports_are_emptied_by_an_abort_and_closed_by_an_error():
     simulate(dut, bench)
 
 
+OFFSETS = (0, 5, TINY.image_words - 1, (1 << IMAGE_ADDRESS_BITS) - 1)
+
+
 def test_image_words_are_written_where_they_belong():
     dut = control()
     bus = dut.bus
     seen = []
 
     async def bench(ctx):
-        for offset in (0, 5, TINY.image_words - 1, TINY.image_words):
+        ctx.set(dut.image_write.ready, 1)
+        for offset in OFFSETS:
             ctx.set(bus.valid, 1)
             ctx.set(bus.write, 1)
             ctx.set(bus.address, Register.IMAGE + offset)
@@ -304,9 +318,57 @@ def test_image_words_are_written_where_they_belong():
                 if valid:
                     seen.append((address, word))
             ctx.set(bus.valid, 0)
+        assert ctx.get(dut.image_write.valid)
+        seen.append((ctx.get(dut.image_write.address), ctx.get(dut.image_write.data)))
 
     simulate(dut, bench)
-    assert seen == [(o, o ^ 0xABCD_0000) for o in (0, 5, TINY.image_words - 1)]
+    assert seen == [(o, o ^ 0xABCD_0000) for o in OFFSETS]
+
+
+def test_nothing_is_written_while_an_image_word_waits():
+    dut = control()
+
+    async def bench(ctx):
+        await write(ctx, dut.bus, Register.IMAGE + 7, 1)
+        for address in (Register.IMAGE + 8, Register.CONTROL, Register.INPUT, Register.SOURCE):
+            ctx.set(dut.bus.valid, 1)
+            ctx.set(dut.bus.write, 1)
+            ctx.set(dut.bus.address, address)
+            for _ in range(20):
+                assert not (await ctx.tick().sample(dut.bus.ack))[2]
+            assert ctx.get(dut.image_write.valid)
+            assert ctx.get(dut.image_write.address) == 7
+            ctx.set(dut.bus.valid, 0)
+            await ctx.tick()
+        assert await read(ctx, dut.bus, Register.ID) == image.MAGIC
+        ctx.set(dut.image_write.ready, 1)
+        await write(ctx, dut.bus, Register.IMAGE + 8, 2)
+        assert ctx.get(dut.image_write.address) == 8
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize(
+    ("memory", "code"),
+    [
+        ({"present": 1, "ready": 1}, ErrorCode.NONE),
+        ({"present": 1}, ErrorCode.NO_MEMORY),
+        ({"present": 1, "ready": 1, "fault": 1}, ErrorCode.NO_MEMORY),
+        ({}, ErrorCode.NO_MEMORY),
+    ],
+)
+def test_an_image_in_sdram_needs_a_good_memory(memory, code):
+    dut = control()
+
+    async def bench(ctx):
+        ctx.set(dut.memory, memory)
+        await write(ctx, dut.bus, Register.SOURCE, Source.SDRAM.value)
+        await command(ctx, dut.bus, "check")
+        failed = code != ErrorCode.NONE
+        assert await state(ctx, dut.bus) == (State.ERROR if failed else State.CHECKING)
+        assert await error(ctx, dut.bus) == code
+
+    simulate(dut, bench)
 
 
 @pytest.mark.parametrize("address", [Register.IMAGE + 3, Register.SOURCE])

@@ -140,7 +140,7 @@ def test_an_incomplete_request_is_given_up(length):
     [
         (Command.READ, 0, 0),
         (Command.READ, 0, 65),
-        (Command.READ, 1 << 20, 1),
+        (Command.READ, 1 << 23, 1),
         (Command.WRITE, 0, 0),
         (Command.WRITE, 0, [0] * 65),
         (Command.WRITE, 1 << 23, [0]),

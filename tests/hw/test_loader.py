@@ -10,11 +10,11 @@ from amaranth.lib.wiring import In
 
 from hw.bus import MemoryWriteSignature
 from hw.loader import Loader, WordAssembler
-from hw.source import IMAGE_ADDRESS_BITS, RamSource
+from hw.source import RamSource
 from isa import checked, image
 from isa.geometry import TINY, ULX3S_25F
 from isa.image import HEADER, HEADER_WORDS, PACKET, Packet, PacketType
-from isa.registers import ErrorCode
+from isa.registers import IMAGE_ADDRESS_BITS, ErrorCode
 from sim.bench import receive, send, simulate
 from tests.hw.frontend import Content, raw
 

@@ -43,14 +43,14 @@ def test_powers_of_two(name):
             "lanes * taps * 8 must be a multiple of port_bits, not 32 and 64",
         ),
         (
-            {"classes": 61441},
-            "classes must be at most 61440, the addresses of its registers, not 61441",
+            {"classes": 65536},
+            "classes must be at most 65535, what its registers can hold, not 65536",
         ),
         (
-            {"image_words": 983041},
-            "image_words must be at most 983040, the addresses of its registers, not 983041",
+            {"image_words": 4194305},
+            "image_words must be at most 4194304, what its registers can hold, not 4194305",
         ),
-        ({"top_k": 9}, "top_k must be at most 8, the addresses of its registers, not 9"),
+        ({"top_k": 9}, "top_k must be at most 8, what its registers can hold, not 9"),
     ],
 )
 def test_rules(changes, message):
@@ -58,7 +58,7 @@ def test_rules(changes, message):
 
 
 def test_the_largest_that_pass():
-    dataclasses.replace(TINY, classes=61440, image_words=983040, top_k=8)
+    dataclasses.replace(TINY, classes=65535, image_words=4194304, top_k=8)
 
 
 def test_the_digest_changes_with_every_field():
