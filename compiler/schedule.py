@@ -66,6 +66,8 @@ def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
         "src_pixel": source.pixel,
         "in_height": layer.in_size[0],
         "stride2": int(layer.stride == 2),
+        "begins": int(layer.kind is LayerKind.STEM),
+        "ends": int(layer.kind in (LayerKind.STEM, LayerKind.CLASSIFIER)),
         "pad": layer.pad,
         "pad_x": layer.pad * source.pixel,
         "out_height": layer.out_size[0],

@@ -63,6 +63,8 @@ class Accelerator(wiring.Component):
             mux.select.eq(control.source),
             loader.check.eq(control.check),
             loader.start.eq(control.start),
+            loader.stem_done.eq(control.stem_done),
+            loader.more.eq(control.more),
             control.checked.eq(loader.checked),
             control.frame_ok.eq(loader.frame_ok),
             control.error.eq(loader.error),

@@ -88,6 +88,9 @@ class Control(wiring.Component):
         Changes only while nothing streams.
     check, start : Out(1)
         Strobes to the loader; `start` to the core as well.
+    stem_done, more : Out(1)
+        Of the frame that was started last: its stem had been computed ahead; another frame was
+        announced, whose stem it computes.
     abort : Out(1)
         High for ABORT_CYCLES after an error or the host's ABORT: resets core, loader and sources.
         Bus requests wait meanwhile.
@@ -138,6 +141,8 @@ class Control(wiring.Component):
                 "source": Out(Source),
                 "check": Out(1),
                 "start": Out(1),
+                "stem_done": Out(1),
+                "more": Out(1),
                 "abort": Out(1),
                 "checked": In(1),
                 "frame_ok": In(1),
@@ -222,6 +227,7 @@ class Control(wiring.Component):
         error = Signal(ErrorCode)
         frames = Signal(WORD_BITS)
         finished = Signal()  # frame_done has come, frame_ok perhaps not yet
+        ahead = Signal()  # the stem of the next frame has been computed
         running = state == State.RUNNING
         busy = Signal()
         watchdog = Signal(WORD_BITS, init=self._watchdog_cycles)
@@ -239,7 +245,12 @@ class Control(wiring.Component):
             m.d.sync += aborting.eq(aborting - 1)
 
         def fail(code):
-            return [state.eq(State.ERROR), error.eq(code), aborting.eq(self.ABORT_CYCLES)]
+            return [
+                state.eq(State.ERROR),
+                error.eq(code),
+                aborting.eq(self.ABORT_CYCLES),
+                ahead.eq(0),
+            ]
 
         with m.If((state == State.CHECKING) & self.checked):
             m.d.sync += state.eq(State.READY)
@@ -248,6 +259,7 @@ class Control(wiring.Component):
                 m.d.sync += finished.eq(1)
             with m.If(finished & self.frame_ok):
                 m.d.sync += [state.eq(State.DONE), frames.eq(frames + 1)]
+                m.d.sync += ahead.eq(self.more)
         with m.If(busy & self.error_valid):
             m.d.sync += fail(self.error)
         with m.Elif(busy & starved):
@@ -278,6 +290,7 @@ class Control(wiring.Component):
                     state.eq(State.CHECKING),
                     error.eq(ErrorCode.NONE),
                     self.check.eq(1),
+                    ahead.eq(0),
                 ]
             with m.Elif(command.start & idle_image):
                 m.d.sync += [
@@ -285,6 +298,8 @@ class Control(wiring.Component):
                     error.eq(ErrorCode.NONE),
                     finished.eq(0),
                     self.start.eq(1),
+                    self.stem_done.eq(ahead),
+                    self.more.eq(command.more),
                 ]
             with m.Elif(command.check | command.start):
                 m.d.sync += fail(ErrorCode.NOT_READY)

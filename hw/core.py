@@ -183,7 +183,7 @@ class Core(wiring.Component):
             input_ring.row_bytes.eq(layer.row_length),
             input_ring.rows.eq(layer.in_height),
             input_ring.rows_ahead.eq(layer.rows_ahead),
-            input_ring.start.eq(sequencer.start & is_kind[LayerKind.STEM]),
+            input_ring.start.eq(sequencer.start & is_kind[LayerKind.STEM] & layer.begins),
             input_ring.active.eq(steps.working & is_kind[LayerKind.STEM]),
             input_ring.row.eq(steps.row),
             input_ring.release.eq(sequencer.release_input),
@@ -234,7 +234,8 @@ class Core(wiring.Component):
             ),
             post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
         ]
-        # The max-pool starts anew with each tile, the last of which may be narrower.
+        # The max-pool starts anew with each tile, the last of which may be narrower; the tile of a
+        # stem in parts it goes on with.
         pool_restart = later(drain.tile_done, read_latency + post.latency + 1, "pool_restart")
         tiles_left = Signal(9)
         with m.If(sequencer.start):
@@ -245,7 +246,10 @@ class Core(wiring.Component):
             max_pool.enable.eq(layer.pooled & is_kind[LayerKind.STEM]),
             max_pool.width.eq(layer.out_width),
             max_pool.groups.eq(Mux(tiles_left == 0, layer.last_groups, geometry.groups)),
-            max_pool.restart.eq(pool_restart | sequencer.start),
+            max_pool.restart.eq(
+                is_kind[LayerKind.STEM]
+                & (pool_restart & (tiles_left != 0) | sequencer.start & layer.begins)
+            ),
             max_pool.input.valid.eq(post.output.valid),
             max_pool.input.residual.eq(post.output.residual),
             max_pool.input.bits.eq(post.output.bits),

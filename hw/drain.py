@@ -177,7 +177,7 @@ class Writer(wiring.Component):
         with m.If(valid):
             m.d.sync += word.eq(word + 1)
         with m.If(self.start):
-            m.d.sync += word.eq(0)
+            m.d.sync += word.eq(layer.dst_base)  # of features and logits
 
         # Sub-word t % sub_words of word t // sub_words belongs to tile t.
         bit_base, pixel_word = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)

@@ -16,6 +16,7 @@ from isa.image import (
     CHANNEL_WORDS,
     HEADER,
     HEADER_WORDS,
+    LAYER_TYPES,
     LAYER_WORDS,
     MAGIC,
     PACKET,
@@ -77,6 +78,9 @@ class Loader(wiring.Component):
         that is not taken holds up the others. Three descriptors wait in front of the sequencer.
     checked : Out(1)
         One-cycle pulse: the whole image passed.
+    stem_done, more : In(1)
+        Whether the frame's stem has been computed ahead, so that STEM packets are skipped, and
+        whether that of the next frame is to be, or else AHEAD packets are. Constant while `busy`.
     frame_ok : Out(1)
         The END packet of this frame has come, and its CRC was right. Cleared by `check`, `start`.
     error, error_valid : Out
@@ -103,6 +107,8 @@ class Loader(wiring.Component):
             {
                 "check": In(1),
                 "start": In(1),
+                "stem_done": In(1),
+                "more": In(1),
                 "source": In(SourceSignature()),
                 "descriptor": Out(stream.Signature(LAYER)),
                 "params": Out(stream.Signature(CHANNEL)),
@@ -193,6 +199,8 @@ class Loader(wiring.Component):
         kind = Signal(PacketType, init=PacketType.END)
         previous = Signal(PacketType, init=PacketType.END)
         remaining = Signal(PACKET["length"].shape)  # payload words after this one
+        begins_layer = Signal()
+        skipped = Signal()  # this layer is not computed
         plausible = Signal()  # type, order and length of the packet are right
         crc8_expected = Signal(PACKET["crc8"].shape)
         header_good = Signal()
@@ -202,6 +210,7 @@ class Loader(wiring.Component):
             crc8.data.eq(Cat(header.length[8:], header.length[:8], Value.cast(header.type))),
             crc8.start.eq(crc8.valid),
             crc8.valid.eq(take & (state == State.PACKET)),
+            begins_layer.eq(self._begins_layer(header.type)),
             header_good.eq(plausible & (crc8.crc == crc8_expected)),
         ]
 
@@ -256,8 +265,14 @@ class Loader(wiring.Component):
                         plausible.eq(self._plausible(m, header, previous)),
                         frame_left.eq(frame_left - 1),
                     ]
-                    with m.If(header.type == PacketType.LAYER):
-                        m.d.sync += layers_left.eq(layers_left - 1)
+                    with m.If(begins_layer):
+                        m.d.sync += [
+                            layers_left.eq(layers_left - 1),
+                            skipped.eq(
+                                (header.type == PacketType.STEM) & self.stem_done
+                                | (header.type == PacketType.AHEAD) & ~self.more
+                            ),
+                        ]
 
             with m.Case(State.PAYLOAD):
                 with m.If(~header_good):
@@ -269,15 +284,15 @@ class Loader(wiring.Component):
                         weights.words.payload.eq(word),
                     ]
                     with m.Switch(kind):
-                        for type, valid, ready in (
-                            (PacketType.LAYER, queue.w_en, queue.w_rdy),
-                            (PacketType.PARAMS, params.words.valid, params.words.ready),
-                            (PacketType.WEIGHTS, weights.words.valid, weights.words.ready),
+                        for types, valid, ready in (
+                            (LAYER_TYPES, queue.w_en, queue.w_rdy),
+                            ((PacketType.PARAMS,), params.words.valid, params.words.ready),
+                            ((PacketType.WEIGHTS,), weights.words.valid, weights.words.ready),
                         ):
-                            with m.Case(type):
+                            with m.Case(*types):
                                 m.d.comb += [
-                                    valid.eq(word_valid & ~muted),
-                                    take.eq(word_valid & (ready | muted)),
+                                    valid.eq(word_valid & ~muted & ~skipped),
+                                    take.eq(word_valid & (ready | muted | skipped)),
                                 ]
                         with m.Case(PacketType.END):
                             m.d.comb += take.eq(word_valid)
@@ -314,20 +329,24 @@ class Loader(wiring.Component):
             ]
         return m
 
+    @staticmethod
+    def _begins_layer(type):
+        return Cat(type == known for known in LAYER_TYPES).any()
+
     def _plausible(self, m, header, previous):
         """A known type, that may follow `previous` (END: the frame begins), of the right length."""
         geometry = self._geometry
-        begins_layer = (previous == PacketType.LAYER) | (previous == PacketType.WEIGHTS)
+        after_layer = self._begins_layer(previous) | (previous == PacketType.WEIGHTS)
         port_words = geometry.port_bits // WORD_BITS  # a power of two, as it divides M * K
         result = Signal()
         with m.Switch(header.type):
-            with m.Case(PacketType.LAYER):
+            with m.Case(*LAYER_TYPES):
                 m.d.comb += result.eq(
-                    (begins_layer | (previous == PacketType.END)) & (header.length == LAYER_WORDS)
+                    (after_layer | (previous == PacketType.END)) & (header.length == LAYER_WORDS)
                 )
             with m.Case(PacketType.PARAMS):
                 m.d.comb += result.eq(
-                    begins_layer & (header.length == geometry.lanes * CHANNEL_WORDS)
+                    after_layer & (header.length == geometry.lanes * CHANNEL_WORDS)
                 )
             with m.Case(PacketType.WEIGHTS):
                 m.d.comb += result.eq(
@@ -336,5 +355,5 @@ class Loader(wiring.Component):
                     & (header.length & (port_words - 1) == 0)
                 )
             with m.Case(PacketType.END):
-                m.d.comb += result.eq(begins_layer & (header.length == 1))
+                m.d.comb += result.eq(after_layer & (header.length == 1))
         return result

@@ -41,7 +41,7 @@ class MaxPool(wiring.Component):
     Members
     -------
     enable : In(1)
-        While low, words pass unchanged.
+        While low, words pass unchanged, and the rows of the map that were seen before are kept.
     width : In
         Of the map before the pool; ``width // 2 * groups`` must be at most ``line_words``.
     groups : In
@@ -98,9 +98,9 @@ class MaxPool(wiring.Component):
         valid = self.input.valid
         m.d.comb += now.eq(Mux(self.restart, 0, kept))
         last_group = now.group == self.groups - 1
-        with m.If(valid | self.restart):
+        with m.If(self.restart | self.enable):
             m.d.sync += kept.eq(now)
-        with m.If(valid):
+        with m.If(valid & self.enable):
             m.d.sync += kept.group.eq(now.group + 1)
             with m.If(now.column[0]):
                 m.d.sync += kept.line.eq(now.line + 1)
@@ -158,7 +158,7 @@ class MaxPool(wiring.Component):
         m.d.comb += [
             store.addr.eq(vertical.place.line),
             store.data.eq(Mux(odd_row, vertical.word, merged)),
-            store.en.eq(vertical.valid & odd_column),
+            store.en.eq(vertical.valid & odd_column & self.enable),
         ]
         result = Signal(word)
         m.d.comb += result.eq(Mux(self.enable, merged, vertical.word))

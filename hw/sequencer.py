@@ -12,9 +12,9 @@ class Sequencer(wiring.Component):
 
     ``layer`` is stable from two cycles before a start strobe to the layer's end, so that units may
     register what they derive from it. ``start`` goes to all units that take part in every layer,
-    ``start_convolution`` and ``start_reduction`` to those of one kind. After the classifier the
-    logits are scanned (``scan``, ``scanned``), and ``frame_done`` pulses once the loader has found
-    the frame's CRC-32 right (``frame_ok``).
+    ``start_convolution`` and ``start_reduction`` to those of one kind. When the classifier ends,
+    the logits are scanned (``scan``, ``scanned``), and ``frame_done`` pulses once the loader has
+    found the frame's CRC-32 right (``frame_ok``).
     """
 
     descriptor: In(stream.Signature(LAYER))
@@ -62,8 +62,10 @@ class Sequencer(wiring.Component):
                 m.next = "RUN"
             with m.State("RUN"):
                 with m.If(self.layer_done):
-                    m.d.comb += self.release_input.eq(self.layer.kind == LayerKind.STEM)
-                    with m.If(self.layer.kind == LayerKind.CLASSIFIER):
+                    m.d.comb += self.release_input.eq(
+                        (self.layer.kind == LayerKind.STEM) & self.layer.ends
+                    )
+                    with m.If((self.layer.kind == LayerKind.CLASSIFIER) & self.layer.ends):
                         m.next = "SCAN"
                     with m.Else():
                         m.d.sync += self.index.eq(self.index + 1)

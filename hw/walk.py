@@ -283,7 +283,7 @@ class StepWalker(wiring.Component):
                 preparing.eq(1),
                 pad_left.eq(layer.pad),
                 origin.column.eq(0),
-                origin.row.eq(-layer.pad),
+                origin.row.eq(layer.first_row - layer.pad),
                 origin.x.eq(-layer.pad_x),
                 origin.address.eq(layer.src_base),
                 tiles_left.eq(layer.tiles - 1),

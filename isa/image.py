@@ -7,9 +7,14 @@
         ...
         END packet: one word, the CRC-32 of all frame words before it
 
+A LAYER may also be called STEM or AHEAD, and then is not always computed. The stem of a frame may
+be computed while the frame before it is: by AHEAD packets, between the layers whose weights take
+longer to come than to use. They are skipped, with the tiles that follow them, unless another frame
+has been announced; and the STEM packets of a frame are skipped if its stem has been computed ahead.
+
 A packet is a PACKET header word followed by ``length`` payload words.
 
-* LAYER payload: one ``isa.layer.LAYER``.
+* LAYER, STEM, AHEAD payload: one ``isa.layer.LAYER``.
 * PARAMS payload: M channels of ``isa.layer.CHANNEL``, CHANNEL_WORDS words each.
 * WEIGHTS payload: the tile's weight sets in order of the steps. A binary set is M rows of K bits
   (row m in bits m*K..); an int8 set is M rows of T weights (weight t of row m in byte m*T + t).
@@ -51,6 +56,11 @@ class PacketType(enum.Enum, shape=8):
     PARAMS = 2
     WEIGHTS = 3
     END = 4
+    STEM = 5  # a LAYER of this frame, unless it was computed ahead
+    AHEAD = 6  # a LAYER of the next frame, if there is one
+
+
+LAYER_TYPES = (PacketType.LAYER, PacketType.STEM, PacketType.AHEAD)
 
 
 PACKET = data.StructLayout({"type": PacketType, "length": 16, "crc8": 8})
@@ -64,7 +74,7 @@ HEADER = data.StructLayout(
         "input_height": 16,
         "input_width": 16,
         "input_channels": 8,
-        "layers": 8,  # LAYER packets in the frame section
+        "layers": 8,  # LAYER, STEM and AHEAD packets in the frame section
         "classes": 16,
         "logit_exponent": 32,  # one logit LSB is 2**(logit_exponent - 64)
         "frame_crc32": 32,  # of the whole frame section but its last word, which equals it
@@ -147,7 +157,7 @@ class Image:
         """Words of the frame section before the second layer: all that the stem waits for."""
         words = 0
         for number, packet in enumerate(self.packets):
-            if number and packet.type is PacketType.LAYER:
+            if number and packet.type in LAYER_TYPES:
                 break
             words += 1 + len(packet.payload)
         return words
@@ -237,10 +247,10 @@ def parse(raw: bytes, geometry: Geometry) -> Image:
             "Image frame must match its CRC-32, but it is corrupt: compile it again",
             ErrorCode.FRAME_CRC,
         )
-    layers = sum(packet.type is PacketType.LAYER for packet in packets)
+    layers = sum(packet.type in LAYER_TYPES for packet in packets)
     if layers != header["layers"]:
         raise ImageError(
-            f"Image must have {header['layers']} LAYER packets, not {layers}: compile it again"
+            f"Image must have {header['layers']} layers, not {layers}: compile it again"
         )
     name = header["name"].to_bytes(4 * NAME_WORDS, "little").rstrip(b"\0").decode(errors="replace")
     info = ImageInfo(
@@ -253,11 +263,12 @@ def parse(raw: bytes, geometry: Geometry) -> Image:
     return Image(info, packets[:-1], words)
 
 
+_BEGINS_LAYER = (*LAYER_TYPES, PacketType.WEIGHTS)
 _PREDECESSORS = {
-    PacketType.LAYER: (None, PacketType.LAYER, PacketType.WEIGHTS),  # None: the frame begins
-    PacketType.PARAMS: (PacketType.LAYER, PacketType.WEIGHTS),
+    **dict.fromkeys(LAYER_TYPES, (None, *_BEGINS_LAYER)),  # None: the frame begins
+    PacketType.PARAMS: _BEGINS_LAYER,
     PacketType.WEIGHTS: (PacketType.PARAMS,),
-    PacketType.END: (PacketType.LAYER, PacketType.WEIGHTS),
+    PacketType.END: _BEGINS_LAYER,
 }
 
 
@@ -297,7 +308,7 @@ def _check_packet(
         rule, good = f"a multiple of {port_words}", length > 0 and length % port_words == 0
     else:
         expected = {
-            PacketType.LAYER: LAYER_WORDS,
+            **dict.fromkeys(LAYER_TYPES, LAYER_WORDS),
             PacketType.PARAMS: geometry.lanes * CHANNEL_WORDS,
             PacketType.END: 1,
         }[kind]

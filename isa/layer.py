@@ -16,6 +16,12 @@ It contributes 0 (the stem: the border value) unless 0 <= i*stride - pad + ky < 
 0 <= (j*stride - pad)*pixel + n < row_length. The unit of base, row, pixel and n is a K-bit word for
 a binary layer and a byte for the stem (n counts groups of T bytes). For pointwise layer and
 classifier, n counts groups of T channels; the other three count words of L channels.
+
+A layer may come in parts, each with a descriptor of its own: some tiles of a convolution, whose
+destinations lie behind those of the part before, or some rows of a stem of one tile. Parts of a
+stem share its input and the rows that its max-pool has seen: only the first part ``begins`` with
+them anew, and only the last one ``ends`` them. The part whose first output row is r has
+``first_row`` = r * stride, and a ``src_base`` to match. Between them other layers may be computed.
 """
 
 from amaranth.hdl import signed
@@ -47,10 +53,13 @@ LAYER = data.StructLayout(
         "shortcut": 1,  # add the residual found at the destination
         "write_bits": 1,
         "stride2": 1,  # the output pixel advances two input pixels
+        "begins": 1,  # stem: the first part of the frame's
+        "ends": 1,  # stem, classifier: the last part of the frame's
         # source
         "src_base": ADDRESS_BITS,
         "src_row": STRIDE_BITS,
         "src_pixel": PIXEL_BITS,
+        "first_row": SIZE_BITS,  # stem: its part's first input row, but for the padding
         "in_height": SIZE_BITS,  # rows of the source map
         "row_length": STRIDE_BITS,  # source units in a row
         "pad": 2,  # rows above the map
@@ -74,7 +83,7 @@ LAYER = data.StructLayout(
         "out_height": SIZE_BITS,
         "last_groups": 6,  # words of L channels in the last tile
         # destination
-        "dst_base": ADDRESS_BITS,  # residual map, in words of L channels
+        "dst_base": ADDRESS_BITS,  # residual map, features or logits, in words of L channels
         "dst_row": STRIDE_BITS,
         "dst_pixel": PIXEL_BITS,
         "bit_base": ADDRESS_BITS,  # bit map, in words of K bits; pixels are contiguous

@@ -60,6 +60,9 @@ CONTROL = data.StructLayout(
         "start": 1,  # compute a frame; state must be READY or DONE
         "check": 1,  # stream the image once, muted, through all checks
         "abort": 1,  # reset everything but control and link; clears the input
+        # with start: another frame follows, whose pixels are or will be there; its stem may be
+        # computed in this one, and the next start computes the rest of it
+        "more": 1,
     }
 )
 

@@ -159,7 +159,7 @@ class Session:
             await self.bus.write(port, word)
 
     async def _command(self, **bits: int) -> None:
-        fields = {"start": 0, "check": 0, "abort": 0, **bits}
+        fields = dict.fromkeys(CONTROL.members, 0) | bits
         await self.bus.write(Register.CONTROL, encode(CONTROL, fields))
 
     async def _finished(self, expected: Any, subject: str) -> None:

@@ -148,7 +148,7 @@ async def read(ctx, bus, address):
 
 
 async def command(ctx, bus, name):
-    bits = {"start": 0, "check": 0, "abort": 0, name: 1}
+    bits = dict.fromkeys(CONTROL.members, 0) | {name: 1}
     await write(ctx, bus, Register.CONTROL, checked.encode(CONTROL, bits))
 
 

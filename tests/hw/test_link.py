@@ -312,7 +312,7 @@ def test_loads_and_checks_an_image():
     content = Content(layers=2)
     assert host.read(Register.ID, 2) == [image.MAGIC, image.VERSION]
     host.write(Register.IMAGE, content.image.words)
-    check = checked.encode(CONTROL, {"start": 0, "check": 1, "abort": 0})
+    check = checked.encode(CONTROL, dict.fromkeys(CONTROL.members, 0) | {"check": 1})
     host.write(Register.CONTROL, [check])
     while host.read(Register.STATUS, 1) == [State.CHECKING.value]:
         pass

@@ -15,6 +15,7 @@ from isa.image import (
     CHANNEL_WORDS,
     HEADER,
     HEADER_WORDS,
+    LAYER_TYPES,
     LAYER_WORDS,
     MAGIC,
     PACKET,
@@ -30,19 +31,20 @@ from isa.image import (
 )
 from isa.registers import ErrorCode
 
-LAYER, PARAMS, WEIGHTS, END = PacketType
+LAYER, PARAMS, WEIGHTS, END, STEM, AHEAD = PacketType
 INFO = ImageInfo("grün", (6, 5, 3), classes=10, layers=2, logit_exponent=-7)
 
 
 def packet(kind, length=None):
     """A packet of random words, of the right length unless another is given."""
-    lengths = {LAYER: LAYER_WORDS, PARAMS: TINY.lanes * CHANNEL_WORDS, WEIGHTS: 9, END: 1}
+    lengths = dict.fromkeys(LAYER_TYPES, LAYER_WORDS)
+    lengths |= {PARAMS: TINY.lanes * CHANNEL_WORDS, WEIGHTS: 9, END: 1}
     generator = random.Random(kind.value)
     count = lengths[kind] if length is None else length
     return Packet(kind, [generator.getrandbits(32) for _ in range(count)])
 
 
-PACKETS = [packet(kind) for kind in (LAYER, PARAMS, WEIGHTS, PARAMS, WEIGHTS, LAYER)]
+PACKETS = [packet(kind) for kind in (STEM, PARAMS, WEIGHTS, PARAMS, WEIGHTS, LAYER)]
 IMAGE = build(TINY, INFO, PACKETS)
 RAW = IMAGE.to_bytes()
 
@@ -302,5 +304,5 @@ def test_weights_fill_words_of_the_port():
 
 def test_number_of_layers():
     assert refused(with_packets(*PACKETS, layers=3)) == (
-        "Image must have 3 LAYER packets, not 2: compile it again"
+        "Image must have 3 layers, not 2: compile it again"
     )

@@ -47,7 +47,7 @@ def test_perf_counters_follow_each_other():
 
 def test_control_bits():
     assert {name: (f.offset, f.width) for name, f in CONTROL} == {
-        "start": (0, 1), "check": (1, 1), "abort": (2, 1),
+        "start": (0, 1), "check": (1, 1), "abort": (2, 1), "more": (3, 1),
     }  # fmt: skip
 
 
