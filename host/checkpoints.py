@@ -69,7 +69,7 @@ def _shipped(model: str, name: str) -> Path:
     path = folder / f"{name}.safetensors"
     if path.is_file():
         return path
-    from rbonn_train.recipe import load_model_yaml
+    from rbonn_train.config import load_model_yaml
     from rbonn_train.untrained import write_untrained
 
     config = load_model_yaml(model)
@@ -86,7 +86,7 @@ def _shipped(model: str, name: str) -> Path:
 
 def _imported(model: str, path: Path) -> Path:
     """A released checkpoint as one of ours, without scales."""
-    from rbonn_train.recipe import load_model_yaml
+    from rbonn_train.config import load_model_yaml
     from rbonn_train.released import import_released
 
     network = load_model_yaml(model).network

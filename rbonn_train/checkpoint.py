@@ -14,7 +14,9 @@ from isa.checkpoint import (
     write_checkpoint,
 )
 from isa.network import CheckpointInfo, tensor_shapes
-from rbonn_train.binary import Mode, RBONNConv2d, hard_sign
+from rbonn_train.methods import layer_maker
+from rbonn_train.methods.base import BinaryConv2d, hard_sign
+from rbonn_train.methods.plain import PlainConv2d
 from rbonn_train.network import BinaryNetwork
 
 #: The key in a checkpoint's ``training`` of who released the weights, and one of its values.
@@ -42,14 +44,14 @@ def export_tensors(model: BinaryNetwork, *, latent: bool = False) -> dict[str, n
     for name in tensor_shapes(model.network):
         if name.endswith(".conv.alpha"):
             layer = model.get_submodule(name.removesuffix(".alpha"))
-            if not isinstance(layer, RBONNConv2d):
+            if not isinstance(layer, BinaryConv2d):
                 raise TypeError(f"Layer {name} must be binary, not {type(layer).__name__}")
-            tensors[name] = layer.alpha.detach().numpy()
-            if not latent:
-                weight = name.removesuffix("alpha") + "weight"
-                tensors[weight] = np.where(tensors[weight] >= 0, 1, -1).astype(np.int8)
+            tensors[name] = layer.alpha.detach().cpu().numpy()
+            values = layer.decisive().cpu().numpy().copy()
+            signs = np.where(values >= 0, 1, -1).astype(np.int8)
+            tensors[name.removesuffix("alpha") + "weight"] = values if latent else signs
         else:
-            tensors[name] = state[name].numpy().copy()
+            tensors[name] = state[name].cpu().numpy().copy()
     return tensors
 
 
@@ -69,13 +71,13 @@ def save_model(
 def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
     """A module in evaluation mode, without simulated rounding, from checked tensors.
 
-    Its scales are exactly those of the checkpoint: mode ``paper`` has no factor beside them.
+    Its scales are exactly those of the checkpoint: method ``plain`` has no factor beside them.
     """
-    model = BinaryNetwork(info.network, Mode.PAPER)
+    model = BinaryNetwork(info.network, layer_maker("plain"))
     state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
     for name in [n for n in state if n.endswith(".conv.alpha")]:
         layer = model.get_submodule(name.removesuffix(".alpha"))
-        assert isinstance(layer, RBONNConv2d)
+        assert isinstance(layer, PlainConv2d)
         layer.set_alpha(state.pop(name))
         layer.scale_sums = info.training.get(RELEASED_BY) == REACTNET
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -92,7 +94,7 @@ def load_frozen(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> Bina
     for name in [n for n in state if n.endswith(".conv.alpha")]:
         weight = name.removesuffix("alpha") + "weight"
         state[weight] = state.pop(name).view(-1, 1, 1, 1) * hard_sign(state[weight])
-    model = BinaryNetwork(info.network, mode=None)
+    model = BinaryNetwork(info.network)
     _, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     return model.eval()

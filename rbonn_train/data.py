@@ -24,6 +24,7 @@ DATA_VARIABLE = "RBONN_DATA"
 SPLITS = {"train": "train", "test": "t10k"}
 CLASSES = 10
 IDX_UINT8 = 0x08
+PIECE = 2000  # images made to fit at once
 MAP_VALUES = 1 << 23  # of the largest map of a batch
 
 Images = npt.NDArray[np.uint8]
@@ -126,9 +127,14 @@ def write_shipped(data: Path | None = None) -> None:
 
 
 def fit_images(images: npt.NDArray[np.uint8], network: Network) -> Images:
-    """:func:`isa.pixels.fit` for a network. Raises DataError."""
+    """:func:`isa.pixels.fit` for a network, piece by piece: enlarging a data set at once would take
+    ten times its memory. Raises DataError."""
+    shape = (*network.input_size, network.input_channels)
+    if images.shape[1:] == shape:
+        return images
+    starts = range(0, max(1, len(images)), PIECE)
     try:
-        return fit(images, (*network.input_size, network.input_channels))
+        return np.concatenate([fit(images[start : start + PIECE], shape) for start in starts])
     except ValueError as error:
         raise DataError(str(error)) from error
 
@@ -148,6 +154,18 @@ def batch_size(network: Network, most: int) -> int:
     take gigabytes."""
     height, width = network.stem_size
     return max(1, min(most, MAP_VALUES // (height * width * network.widths[0])))
+
+
+def check_labels(dataset: Dataset, classes: int, name: str) -> None:
+    """Raises DataError unless labels are 0 to ``classes`` - 1 and, for training, all occur."""
+    if not len(dataset):
+        raise DataError(f"The {name} set must have at least one image")
+    low, high = int(dataset.labels.min()), int(dataset.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"Labels of the {name} set must be 0 to {classes - 1}, not {low} to {high}")
+    counts = np.bincount(dataset.labels, minlength=classes)
+    if name == "training" and (empty := np.flatnonzero(counts == 0).tolist()):
+        raise DataError(f"Class {empty[0]} of the {name} set must have at least one image")
 
 
 def to_tensor(images: Images) -> Tensor:

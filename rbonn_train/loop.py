@@ -1,71 +1,81 @@
 """Two-step training, top to bottom.
 
-Step 1 trains binary activations with real weights, step 2 RBONN weights that start from step 1.
+Step 1 trains binary activations with real weights, step 2 binary weights that start from step 1.
 In the last epochs of step 2 residuals and int8 weights are rounded as the accelerator does; after
 them BN's statistics are estimated anew, rounding included, and the scales that change the logits
-least, on training images, are kept. After each epoch of step 2 a calibrated checkpoint is written,
-and beside it a report: configuration, seed, curve, metrics.
+least, on training images, are kept. After each epoch of step 2 a calibrated checkpoint is written.
+
+Each step begins from the seed anew, so that step 2, repeated from the file of step 1, gives the
+same weights again. A run can be saved between any two batches, and then goes on bit for bit as if
+it had never stopped (:mod:`rbonn_train.state`).
 """
 
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
 from isa import fixed
-from isa.checkpoint import write_atomically, write_json_atomically
-from isa.network import CheckpointInfo, Quantisation
-from rbonn_train.binary import Mode, RBONNConv2d, after_backward, after_step
+from isa.checkpoint import write_atomically
+from isa.network import Network, Quantisation
+from rbonn_train import state
 from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
-from rbonn_train.checkpoint import export_tensors, save_model
-from rbonn_train.data import Dataset, augment, fit_images, load_split, to_tensor
-from rbonn_train.evaluate import accuracy
+from rbonn_train.config import ModelConfig
+from rbonn_train.data import Dataset, augment, check_labels, to_tensor
+from rbonn_train.diagnose import broken_layer
+from rbonn_train.methods import REAL, layer_maker
+from rbonn_train.methods.base import after_backward, after_step, binary_layers
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.recipe import ModelConfig, Recipe, Step, load_model_yaml
+from rbonn_train.optim import Average, make_optimizer, set_learning_rate
+from rbonn_train.recipe import Recipe, Step
+from rbonn_train.results import Judge, write_results
+from rbonn_train.state import Interrupts, Progress, StateError
+from rbonn_train.teacher import SUFFIX as REAL_SUFFIX
+from rbonn_train.teacher import Objective, load_teacher, save_real
+from rbonn_train.watch import Watch
 
 # Training images that the last statistics of BN and the last scales come from.
 STATISTICS_IMAGES = 20_000
 SCALES_IMAGES = 7000
+FIRST_SUFFIX = ".step1.safetensors"
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
 
-def train(
-    model: str,
-    *,
-    epochs: int | None = None,
-    seed: int = 0,
-    out: Path | None = None,
-    data: Path | None = None,
-    progress: bool = True,
-) -> Path:
-    """Trains ``models/MODEL.yaml`` and returns the checkpoint, ``OUT/MODEL.safetensors``.
+@dataclass(frozen=True)
+class Phase:
+    """One step of a run; the network of a ``deployed`` one is written as a checkpoint."""
 
-    ``epochs``: in all, shared between the steps as the recipe does; None: the recipe's own.
-    ``out``: folder (default ``build/train``). ``data``: folder of the data set.
-    """
-    config = load_model_yaml(model)
-    if epochs is not None:
-        config = dataclasses.replace(config, recipe=config.recipe.with_epochs(epochs))
-    datasets = []
-    for split in ("train", "test"):
-        dataset = load_split(split, data)
-        datasets.append(Dataset(fit_images(dataset.images, config.network), dataset.labels))
-    folder = out or Path("build/train")
-    return Trainer(config, datasets[0], datasets[1], seed, folder, progress=progress).run()
+    title: str
+    step: Step
+    quantised: int = 0
+    deployed: bool = False
+
+
+def phases(recipe: Recipe) -> tuple[Phase, ...]:
+    """Method ``real`` is trained for as long as both steps are together, at the rate of step 1."""
+    first, second = recipe.binary_activations, recipe.binary_weights
+    if recipe.method == REAL:
+        return (Phase("real", dataclasses.replace(first, epochs=first.epochs + second.epochs)),)
+    last = Phase("step 2", second, recipe.quantised_epochs, deployed=True)
+    return Phase("step 1", first), last
 
 
 class Trainer:
-    """One run. ``train_set`` and ``test_set`` fit the network; see :func:`train`."""
+    """One run. ``train_set`` and ``test_set`` fit the network; ``save_every``: minutes between two
+    writings of its state; ``first``: a file of step 1 to begin step 2 from; ``notes``: kept in the
+    state. Raises DataError for labels that do not fit, CheckpointError for such a teacher."""
 
     def __init__(
         self,
@@ -76,189 +86,251 @@ class Trainer:
         out: Path,
         *,
         progress: bool = True,
+        save_every: float = 5.0,
+        device: str = "cpu",
+        first: Path | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.recipe, self.seed, self.progress = config, config.recipe, seed, progress
+        self.device = torch.device(device)
+        network = config.network
+        for dataset, name in ((train_set, "training"), (test_set, "test")):
+            check_labels(dataset, network.classes, name)
         self.images = to_tensor(train_set.images)
         self.labels = torch.from_numpy(train_set.labels)
-        self.test_set = test_set
-        self.test_images = to_tensor(test_set.images)
-        self.test_labels = torch.from_numpy(test_set.labels)
-        self.checkpoint = out / f"{config.network.name}.safetensors"
-        self.curve: list[dict[str, Any]] = []
-        self.random = torch.Generator().manual_seed(seed)
-        self.border = torch.from_numpy(fixed.border_values(config.network.mean))
-        self.saved = False
+        self.digest = state.digest(train_set, test_set)
+        self.judge = Judge(test_set, to_tensor(test_set.images).to(self.device))
+        self.checkpoint = out / f"{network.name}.safetensors"
+        self.state_path = out / f"{network.name}{state.SUFFIX}"
+        self.save_every, self.notes = save_every, dict(notes or {})
+        self.random = torch.Generator()
+        self.border = torch.from_numpy(fixed.border_values(network.mean))
+        self.phases = phases(self.recipe)
+        path = self.recipe.teacher
+        teacher = None if path is None else load_teacher(Path(path), network)
+        self.objective = Objective(self.recipe, teacher).to(self.device)
+        self.at = Progress(phase=0 if first is None else 1)
+        self._begin(None if first is None else load_first(first, network))
 
     def run(self) -> Path:
-        """Both steps; the path of the checkpoint. Raises TrainingError where the loss is lost."""
-        torch.manual_seed(self.seed)
-        recipe = self.recipe
-        first = BinaryNetwork(self.config.network, None)
-        arrange(first)
-        self._step("step 1", first, recipe.binary_activations, quantised=0)
-        # Kept so that step 2 can be repeated without it.
-        state = {name: value.contiguous() for name, value in first.state_dict().items()}
-        write_atomically(self.checkpoint.with_suffix(".step1.safetensors"), save(state))
-        second = binary_from_real(first, recipe)
-        arrange(second)
-        self._step("step 2", second, recipe.binary_weights, quantised=recipe.quantised_epochs)
-        return self.checkpoint
+        """The path of what was trained. Raises TrainingError where the loss is lost, and
+        KeyboardInterrupt, its state saved, on Ctrl-C or SIGTERM."""
+        self.saved_at = time.monotonic()
+        with Interrupts() as self.interrupts:
+            while True:
+                phase = self.phases[self.at.phase]
+                while self.at.epoch < phase.step.epochs:
+                    self._epoch(phase)
+                    self._finish_epoch(phase)
+                if self.at.phase + 1 == len(self.phases):
+                    break
+                self._finish_phase()
+        self.state_path.unlink(missing_ok=True)
+        return self.checkpoint if phase.deployed else self.checkpoint.with_suffix(REAL_SUFFIX)
 
-    def _step(self, title: str, model: BinaryNetwork, step: Step, *, quantised: int) -> None:
-        optimizer = make_optimizer(model, step, self.recipe.u_rate)
-        iterations = max(1, step.epochs * self._batches())
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / iterations)
-        for epoch in range(step.epochs):
-            start = time.monotonic()
-            if epoch >= step.epochs - quantised:
-                model.quantise(self._calibrate(model))
-            loss, correct = self._epoch(
-                f"{title} {epoch + 1}/{step.epochs}", model, optimizer, schedule
-            )
-            self.curve.append(
-                {
-                    "step": title,
-                    "epoch": epoch + 1,
-                    "loss": round(loss, 5),
-                    "train_accuracy": round(correct, 5),
-                    "test_accuracy": self._test(model),
-                    "quantised": model.quantisation is not None,
-                    "seconds": round(time.monotonic() - start, 1),
-                }
-            )
-            if self.progress:
-                tqdm.write(f"{self.config.network.name} {self.curve[-1]}")
-            if quantised and epoch + 1 == step.epochs:
-                model.estimate_statistics(self.images[:STATISTICS_IMAGES])
-                model.quantise(best_scales(model, self.images[:SCALES_IMAGES]))
-            if quantised:
-                self._save(model)
+    @property
+    def result(self) -> BinaryNetwork:
+        """What is tested and written: the model, or its average."""
+        return self.model if self.average is None else self.average.model
 
-    def _epoch(
-        self,
-        title: str,
-        model: BinaryNetwork,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LambdaLR,
-    ) -> tuple[float, float]:
-        """Mean loss and accuracy of one pass over the training set."""
-        model.train()
-        batches = torch.randperm(len(self.images), generator=self.random).split(self.recipe.batch)
-        total, correct, seen = 0.0, 0, 0
-        bar = tqdm(batches[: self._batches()], title, disable=not self.progress, mininterval=1.0)
-        for number, index in enumerate(bar):
-            recipe = self.recipe
-            images = augment(
-                self.images[index], self.border, recipe.flip, recipe.shift, self.random
-            )
-            labels = self.labels[index]
-            logits = model(images.contiguous(memory_format=torch.channels_last))
-            loss = nn.functional.cross_entropy(
-                logits, labels, label_smoothing=recipe.label_smoothing
-            )
-            if not math.isfinite(loss.item()):
-                kept = (
-                    f"last good checkpoint: {self.checkpoint}" if self.saved else "none was saved"
-                )
-                raise TrainingError(
-                    f"Loss must be finite, not {loss.item()} in {title}, batch {number}; {kept}"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            after_backward(model)
-            optimizer.step()
-            after_step(model)
-            schedule.step()
-            total += loss.item() * len(index)
-            correct += int((logits.argmax(1) == labels).sum())
-            seen += len(index)
-            bar.set_postfix(loss=f"{total / seen:.3f}", accuracy=f"{correct / seen:.3f}")
-        return total / seen, correct / seen
+    def _begin(self, first: BinaryNetwork | None) -> None:
+        """Makes the model, optimiser and average of the present phase."""
+        phase, recipe = self.phases[self.at.phase], self.recipe
+        state.seed_everything(self.seed)
+        self.random.manual_seed(self.seed)
+        if phase.deployed:
+            assert first is not None
+            model = binary_from_real(first, recipe)
+        else:
+            model = BinaryNetwork(self.config.network, real=recipe.method == REAL)
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        self.optimizer = make_optimizer(model, phase.step, recipe.u_rate)
+        self.average = Average(model, recipe.ema) if recipe.ema else None
+        self.watch = Watch(model)
 
-    def _calibrate(self, model: BinaryNetwork) -> Quantisation:
-        sample = self.images[:CALIBRATION_IMAGES].split(BATCH)
-        return model.calibrate(sample, self.recipe.percentile)
+    def _epoch(self, phase: Phase) -> None:
+        at, start = self.at, time.monotonic()
+        if at.order is None:
+            if at.epoch >= phase.step.epochs - phase.quantised:
+                self._quantise(self._calibrate())
+            at.order = torch.randperm(len(self.images), generator=self.random)
+        for layer in binary_layers(self.model):
+            layer.set_progress(at.epoch / phase.step.epochs)
+        self.model.train()
+        title = f"{phase.title} {at.epoch + 1}/{phase.step.epochs}"
+        count, batches = self._batches(), at.order.split(self.recipe.batch)
+        bar = tqdm(
+            range(at.batch, count), title, mininterval=1.0,
+            disable=None if self.progress else True,  # None: no bar in a log file
+            initial=at.batch, total=count,
+        )  # fmt: skip
+        before = at.seconds
+        for number in bar:
+            set_learning_rate(
+                self.optimizer, (at.epoch * count + number) / (phase.step.epochs * count)
+            )
+            self._step(batches[number], f"{title}, batch {number}")
+            at.batch = number + 1
+            at.seconds = before + time.monotonic() - start
+            bar.set_postfix(loss=f"{at.loss / at.seen:.3f}", accuracy=f"{at.correct / at.seen:.3f}")
+            self._save_if_due()
+
+    def _step(self, index: torch.Tensor, place: str) -> None:
+        """One batch, from its images to the weights after it."""
+        recipe, at = self.recipe, self.at
+        images = augment(self.images[index], self.border, recipe.flip, recipe.shift, self.random)
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        labels = self.labels[index].to(self.device)
+        # Rounding is simulated in float32: bfloat16 cannot hold a residual and its half.
+        half = recipe.precision == "bfloat16" and self.model.quantisation is None
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            logits = self.model(images)
+        loss = self.objective(logits, images, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            layer = broken_layer(self.model, images)
+            kept = f"last good checkpoint: {self.checkpoint}" if at.saved else "none was saved"
+            raise TrainingError(f"Loss must be finite, not {value} in {place}, at {layer}; {kept}")
+        self.model.zero_grad()  # Bop's weights, too, which no optimiser has
+        loss.backward()
+        if recipe.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        after_backward(self.model)
+        self.optimizer.step()
+        after_step(self.model)
+        if self.average is not None:
+            self.average.update(self.model)
+        at.loss += value * len(index)
+        at.correct += int((logits.argmax(1) == labels).sum())
+        at.seen += len(index)
+
+    def _finish_epoch(self, phase: Phase) -> None:
+        at, last = self.at, self.at.epoch + 1 == phase.step.epochs
+        at.curve.append(
+            {
+                "step": phase.title,
+                "epoch": at.epoch + 1,
+                "loss": round(at.loss / at.seen, 5),
+                "train_accuracy": round(at.correct / at.seen, 5),
+                "test_accuracy": self.judge.accuracy(self.result),
+                "quantised": self.model.quantisation is not None,
+                "seconds": round(at.seconds, 1),
+            }
+        )
+        at.layers.append(self.watch.epoch(self.model))
+        if self.progress:
+            tqdm.write(f"{self.config.network.name} {at.curve[-1]}")
+        if phase.deployed:
+            if last:
+                self.result.estimate_statistics(self.images[:STATISTICS_IMAGES].to(self.device))
+                sample = self.images[:SCALES_IMAGES].to(self.device)
+                self._quantise(best_scales(self.result, sample))
+            self._write(last=last)
+        elif last and self.recipe.method == REAL:
+            save_real(self.checkpoint.with_suffix(REAL_SUFFIX), self.result)
+        at.next_epoch()
+
+    def _finish_phase(self) -> None:
+        """Keeps step 1, so that step 2 can be repeated without it, and begins step 2."""
+        first = self.result
+        tensors = {name: value.cpu().contiguous() for name, value in first.state_dict().items()}
+        write_atomically(self.checkpoint.with_suffix(FIRST_SUFFIX), save(tensors))
+        self.at.next_phase()
+        self._begin(first)
+
+    def _quantise(self, quantisation: Quantisation | None) -> None:
+        self.model.quantise(quantisation)
+        self.result.quantise(quantisation)
+
+    def _calibrate(self) -> Quantisation:
+        sample = self.images[:CALIBRATION_IMAGES].to(self.device).split(BATCH)
+        return self.result.calibrate(sample, self.recipe.percentile)
 
     def _batches(self) -> int:
         """Batches per epoch; the last, smaller one is left out unless it is the only one."""
         return max(1, len(self.images) // self.recipe.batch)
 
-    def _save(self, model: BinaryNetwork) -> None:
+    def _write(self, *, last: bool) -> None:
         training = {
             "seed": self.seed,
             "recipe": dataclasses.asdict(self.recipe),
             "torch": torch.__version__,
-            "curve": self.curve,
+            "curve": self.at.curve,
         }
-        rounded = model.quantisation
+        rounded = self.result.quantisation
         if rounded is None:  # an early epoch: usable, but not trained for its rounding
-            model.quantise(self._calibrate(model))
-        metrics = self._metrics(model)
-        save_model(self.checkpoint, model, {**training, "curve": self.curve}, metrics)
-        report = {
-            "network": dataclasses.asdict(self.config.network),
-            **training,
-            "metrics": metrics,
+            self.result.quantise(self._calibrate())
+        metrics = self.judge.metrics(self.result) if last else {}
+        write_results(self.checkpoint, self.result, training, metrics, self.at.layers)
+        self.result.quantise(rounded)
+        self.at.saved = True
+
+    def _save_if_due(self) -> None:
+        """Saves the state if it is time, or if the run has been asked to stop; then it stops."""
+        stop = self.interrupts.requested
+        if stop or time.monotonic() - self.saved_at >= 60 * self.save_every:
+            self.save()
+            self.saved_at = time.monotonic()
+        if stop:
+            folder = self.state_path.parent
+            raise KeyboardInterrupt(f"interrupted; go on with `rbonn train --resume {folder}`")
+
+    def save(self) -> None:
+        """Writes the state; where a tensor is not finite, the next batch will say so."""
+        quantisation, average = self.model.quantisation, self.average
+        content = {
+            "run": {
+                "network": dataclasses.asdict(self.config.network),
+                "recipe": dataclasses.asdict(self.recipe),
+                "seed": self.seed,
+                "digest": self.digest,
+                **self.notes,
+            },
+            "environment": state.environment(),
+            "progress": state.progress_to_dict(self.at),
+            "model": self.model.state_dict(),
+            "quantisation": None if quantisation is None else dataclasses.asdict(quantisation),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if average is None else average.state_dict(),
+            "signs": self.watch.state_dict(),
+            "random": state.random_states(self.random),
         }
-        write_json_atomically(self.checkpoint.with_suffix(".json"), report)
-        model.quantise(rounded)
-        self.saved = True
+        try:
+            state.write_state(self.state_path, content)
+        except StateError as error:
+            tqdm.write(f"{self.state_path} not written: {error}")
 
-    def _metrics(self, model: BinaryNetwork) -> dict[str, Any]:
-        """Accuracy on the test set: without rounding, with rounding simulated, in integers."""
-        quantisation = model.quantisation
-        simulated = self._test(model)
-        model.quantise(None)
-        plain = self._test(model)
-        model.quantise(quantisation)
-        info = CheckpointInfo(model.network, quantisation)
-        tensors = {name: value.astype(np.float64) for name, value in export_tensors(model).items()}
-        return {
-            "images": len(self.test_labels),
-            "accuracy_float": plain,
-            "accuracy_simulated": simulated,
-            "accuracy_integer": accuracy(info, tensors, self.test_set, "integer")["accuracy"],
-        }
-
-    def _test(self, model: BinaryNetwork) -> float:
-        """Accuracy on the test set."""
-        classes = model.logits(self.test_images).argmax(1)
-        return round((classes == self.test_labels).double().mean().item(), 5)
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Goes to where :meth:`save` was called. Raises StateError for another run's state."""
+        if content["run"]["digest"] != self.digest:
+            raise StateError("Data set must be the one that the run began with")
+        self.at = Progress(**content["progress"])
+        self._begin(BinaryNetwork(self.config.network) if self.at.phase else None)
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.watch.load_state_dict(content["signs"])
+        if content["quantisation"] is not None:
+            self._quantise(Quantisation(**content["quantisation"]))
+        state.restore_random_states(content["random"], self.random)
 
 
-def arrange(model: BinaryNetwork) -> None:
-    """Lays the weights out as channels-last, which is a quarter faster on a CPU."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def load_first(path: Path, network: Network) -> BinaryNetwork:
+    """The network that step 1 left in a file. Raises TrainingError where it is another's."""
+    model = BinaryNetwork(network)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(f"File {path} must hold step 1 of {network.name}: {error}") from error
+    return model
 
 
 def binary_from_real(first: BinaryNetwork, recipe: Recipe) -> BinaryNetwork:
-    """A network with RBONN weights that starts from the tensors of step 1."""
-    mode = Mode(recipe.method)
-    second = BinaryNetwork(first.network, mode, penalty=recipe.penalty, tau=recipe.tau)
+    """A network with binary weights that starts from the tensors of step 1."""
+    second = BinaryNetwork(first.network, layer_maker(recipe.method, **recipe.options))
     second.load_state_dict(first.state_dict(), strict=False)
-    if mode is Mode.PAPER:
-        for block in second.binary_blocks():
-            assert isinstance(block.conv, RBONNConv2d)
-            block.conv.reset_alpha()
+    for layer in binary_layers(second):
+        layer.start()
     return second
-
-
-def make_optimizer(model: nn.Module, step: Step, u_rate: float) -> torch.optim.Adam:
-    """Adam in three groups: decayed weights, u at ``u_rate`` times the rate, and all others."""
-    groups: dict[str, list[nn.Parameter]] = {"weight": [], "u": [], "other": []}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.endswith(".conv.u"):
-            groups["u"].append(parameter)
-        elif name.endswith(("conv.weight", "fc.weight")):
-            groups["weight"].append(parameter)
-        else:
-            groups["other"].append(parameter)
-    rate = step.learning_rate
-    options: list[dict[str, Any]] = [
-        {"params": groups["weight"], "weight_decay": step.weight_decay},
-        {"params": groups["u"], "lr": rate * u_rate},
-        {"params": groups["other"]},
-    ]
-    return torch.optim.Adam(options, lr=rate)

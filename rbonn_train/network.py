@@ -5,7 +5,7 @@ uint8 (or floats 0..255). With quantisation on, the module simulates the acceler
 rounded, signs see the value before rounding, real-valued layers use int8 weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from isa import fixed
 from isa.network import BN_EPSILON, Block, Network, Quantisation
-from rbonn_train.binary import Mode, RBONNConv2d, sign
 from rbonn_train.data import batch_size
+from rbonn_train.methods import LayerMaker
+from rbonn_train.methods.base import sign
 from rbonn_train.quant import (
     PERCENTILE,
     ResidualPoint,
@@ -91,9 +92,11 @@ class Shortcut(nn.Module):
 class BinaryBlock(nn.Module):
     """x -> +bias0 -> sign -> binary conv -> BN -> + shortcut(x) -> +bias1 -> PReLU -> +bias2."""
 
-    def __init__(self, block: Block, conv: nn.Module) -> None:
+    def __init__(
+        self, block: Block, conv: nn.Module, activation: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self.name = block.name
+        self.name, self.activation = block.name, activation
         cin, cout = block.in_channels, block.out_channels
         self.bias0 = nn.Parameter(torch.zeros(cin))
         self.conv = conv
@@ -105,18 +108,23 @@ class BinaryBlock(nn.Module):
 
     def forward(self, y: Tensor, x: Tensor, point: ResidualPoint) -> Tensor:
         """``y``: before rounding, for the sign; ``x``: the residual, whose ``point`` made it."""
-        out = self.bn(self.conv(sign(y + self.bias0.view(-1, 1, 1))))
+        out = self.bn(self.conv(self.activation(y + self.bias0.view(-1, 1, 1))))
         if self.shortcut is not None:
             x = self.shortcut(point.average(functional.avg_pool2d(x, 2)))
         out = out + x + self.bias1.view(-1, 1, 1)
         return functional.prelu(out, self.prelu) + self.bias2.view(-1, 1, 1)
 
 
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
 class BinaryNetwork(nn.Module):
-    """A whole network. ``mode`` None: real weights in the binary convolutions (step 1)."""
+    """A whole network. ``make`` None: real weights in the binary convolutions (step 1), and with
+    ``real`` real activations too (a teacher)."""
 
     def __init__(
-        self, network: Network, mode: Mode | None, *, penalty: float = 1e-4, tau: float = 0.6
+        self, network: Network, make: LayerMaker | None = None, *, real: bool = False
     ) -> None:
         super().__init__()
         self.network = network
@@ -125,12 +133,8 @@ class BinaryNetwork(nn.Module):
         blocks = []
         for block in network.blocks():
             sizes = block.in_channels, block.out_channels
-            conv: nn.Module
-            if mode is None:
-                conv = RealConv2d(*sizes, stride=block.stride)
-            else:
-                conv = RBONNConv2d(*sizes, stride=block.stride, mode=mode, penalty=penalty, tau=tau)
-            blocks.append(BinaryBlock(block, conv))
+            conv = (make or RealConv2d)(*sizes, stride=block.stride)
+            blocks.append(BinaryBlock(block, conv, _identity if real else sign))
         self.blocks = nn.ModuleList(blocks)
         self.points = nn.ModuleList(ResidualPoint() for _ in range(len(blocks) + 1))
         self.fc = nn.Linear(network.widths[-1], network.classes)

@@ -66,7 +66,7 @@ class ResidualPoint(nn.Module):
 
     def percentile(self, percentile: float) -> float:
         """Of the |y| collected since the last call, which are forgotten."""
-        values = torch.cat(self.samples).double().numpy()
+        values = torch.cat(self.samples).double().cpu().numpy()
         self.samples = []
         return float(np.percentile(values, percentile))
 
@@ -74,9 +74,9 @@ class ResidualPoint(nn.Module):
 def fake_quantise_weight(weight: Tensor) -> Tensor:
     """int8 weights per output channel, in real units; straight-through gradient."""
     with torch.no_grad():
-        integers, scale = fixed.quantise_weights(weight.double().numpy())
+        integers, scale = fixed.quantise_weights(weight.double().cpu().numpy())
         shaped = scale.reshape(-1, *[1] * (weight.ndim - 1))
-        difference = torch.from_numpy(integers * shaped).to(weight.dtype) - weight
+        difference = torch.from_numpy(integers * shaped).to(weight) - weight
     return weight + difference
 
 

@@ -1,26 +1,30 @@
-"""What to train and how: the YAML files of ``models/``, as frozen dataclasses.
+"""How to train, as frozen dataclasses: what the ``recipe`` of a model file says.
 
-The recipe has two steps (section 4.1 of the paper): binary activations with real weights, then
-RBONN weights that start from step 1; the last epochs simulate the accelerator's rounding.
+The recipe has two steps (section 4.1 of RBONN): binary activations with real weights, then binary
+weights that start from step 1; the last epochs simulate the accelerator's rounding.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from isa.network import Network, NetworkError, network_from_dict
-from rbonn_train.binary import Mode
+from rbonn_train.methods import METHODS, REAL, layer_maker
 from rbonn_train.quant import PERCENTILE
 
-MODELS_FOLDER = Path(__file__).parent.parent / "models"
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+PRECISIONS = ("float32", "bfloat16")
 
 
-class ModelError(ValueError):
-    """An unknown model, or a model file that breaks the rules of this module."""
+class RecipeError(ValueError):
+    """A recipe that breaks the rules of this module."""
 
 
 @dataclass(frozen=True)
@@ -34,46 +38,81 @@ class Step:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.learning_rate <= 0:
+            raise RecipeError(
+                f"A step must have at least 0 epochs and a learning rate above 0, not "
+                f"{self.epochs} and {self.learning_rate}"
+            )
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """``penalty`` is the paper's lambda; ``u_rate`` the learning rate of u over the others';
-    ``quantised_epochs`` the last epochs of step 2, which simulate the accelerator; ``shift`` the
-    largest random translation in pixels; ``percentile`` of |y| that a residual's range covers."""
+    """``method``: a name of :data:`rbonn_train.methods.METHODS`, with its ``options``, or ``real``:
+    a network without anything binary, to be a teacher. ``u_rate``: the learning rate of RBONN's u
+    over the others'.
+
+    ``quantised_epochs``: the last epochs of step 2, which simulate the accelerator; ``percentile``
+    of |y| that a residual's range covers then. ``shift``: the largest random translation in pixels.
+
+    ``teacher``: a checkpoint, or what method ``real`` wrote; the loss is then ``teacher_weight``
+    times the cross-entropy with its distribution at ``temperature``, plus the rest times that with
+    the labels. ``precision``: of forward and backward pass (``bfloat16``: autocast, but in the
+    last epochs, whose rounding needs float32); ``clip``: the largest norm of the gradient, 0 for
+    none; ``ema``: decay of the average of the weights that is tested and written, 0 for none.
+    """
 
     binary_activations: Step
     binary_weights: Step
-    method: str = Mode.RELEASED.value
-    penalty: float = 1e-4
-    tau: float = 0.6
+    method: str = "released"
+    options: Mapping[str, float] = field(default_factory=dict)
     u_rate: float = 0.1
     batch: int = 128
     quantised_epochs: int = 2
+    percentile: float = PERCENTILE
     flip: bool = True
     shift: int = 0
     label_smoothing: float = 0.0
-    percentile: float = PERCENTILE
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    temperature: float = 1.0
+    precision: str = "float32"
+    clip: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.method not in (known := [mode.value for mode in Mode]):
-            raise ModelError(f"Method must be one of {', '.join(known)}, not {self.method!r}")
-        for step, least in ((self.binary_activations, 0), (self.binary_weights, 1)):
-            if step.epochs < least or step.learning_rate <= 0:
-                raise ModelError(
-                    f"A step must have at least {least} epochs and a learning rate above 0, not "
-                    f"{step.epochs} and {step.learning_rate}"
-                )
-        if not 1 <= self.quantised_epochs <= self.binary_weights.epochs:
-            raise ModelError(
-                f"quantised_epochs must be 1 to {self.binary_weights.epochs}, not "
-                f"{self.quantised_epochs}"
-            )
+        def rule(holds: bool, name: str, text: str) -> None:
+            if not holds:
+                raise RecipeError(f"{name} must be {text}, not {getattr(self, name)!r}")
+
+        known = (*METHODS, REAL)
+        rule(self.method in known, "method", f"one of {', '.join(known)}")
+        try:
+            if self.method != REAL:
+                with torch.device("meta"):  # the layer checks its options; draws no random numbers
+                    layer_maker(self.method, **self.options)(1, 1, stride=1)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        if self.binary_weights.epochs < 1:
+            raise RecipeError("binary_weights.epochs must be at least 1, not 0")
+        last = self.binary_weights.epochs
+        rule(1 <= self.quantised_epochs <= last, "quantised_epochs", f"1 to {last}")
+        rule(self.batch >= 2, "batch", "at least 2")
+        rule(self.shift >= 0, "shift", "at least 0")
+        rule(self.u_rate >= 0, "u_rate", "at least 0")
+        rule(self.clip >= 0, "clip", "at least 0")
+        rule(self.temperature > 0, "temperature", "above 0")
+        rule(50 < self.percentile <= 100, "percentile", "above 50 and at most 100")
+        rule(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+        for name in ("label_smoothing", "ema"):
+            rule(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        rule(0 <= self.teacher_weight <= 1, "teacher_weight", "0 to 1")
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """The same recipe over ``epochs`` in all, shared between the steps in its proportion; a
         single epoch is one of step 2, from scratch."""
         if epochs < 1:
-            raise ModelError(f"Epochs must be at least 1, not {epochs}")
+            raise RecipeError(f"Epochs must be at least 1, not {epochs}")
         first, second = self.binary_activations, self.binary_weights
         share = round(epochs * first.epochs / (first.epochs + second.epochs))
         share = min(max(share, 1), epochs - 1)  # 0 for a single epoch
@@ -84,61 +123,107 @@ class Recipe:
             quantised_epochs=min(self.quantised_epochs, epochs - share),
         )
 
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A network and its recipe; ``checkpoint`` is the file that ships with it. Where none does,
-    ``untrained_seed`` may ask for seeded weights in its place."""
-
-    network: Network
-    recipe: Recipe
-    description: str = ""
-    checkpoint: Path = field(default=Path())
-    untrained_seed: int | None = None
+    def changed(self, changes: Mapping[str, Any]) -> "Recipe":
+        """The recipe with some values replaced; steps may be given in part. Another method starts
+        from its own options. Raises RecipeError."""
+        raw = dataclasses.asdict(self)
+        if changes.get("method", self.method) != self.method:
+            raw["options"] = {}
+        return recipe_from_dict(_merged(raw, changes))
 
 
-def known_models() -> list[str]:
-    return sorted(path.stem for path in MODELS_FOLDER.glob("*.yaml"))
-
-
-def load_model_yaml(name: str) -> ModelConfig:
-    """The model ``models/NAME.yaml``, or the file ``name`` itself if it ends with .yaml.
-
-    Raises ModelError, with the known models where the name is unknown.
-    """
-    path = Path(name) if name.endswith(".yaml") else MODELS_FOLDER / f"{name}.yaml"
-    if not path.is_file() or (not name.endswith(".yaml") and name not in known_models()):
-        raise ModelError(
-            f"Model must be one of {', '.join(known_models())} or a .yaml file, not {name!r}"
-        )
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"Model file {path} must be YAML: {error}") from error
-    if not isinstance(raw, dict) or not {"network", "recipe"} <= set(raw):
-        raise ModelError(f"Model file {path} must have the keys network and recipe")
-    optional = {"description", "deployment", "untrained_seed"}
-    if unknown := sorted(set(raw) - {"network", "recipe"} - optional):
-        raise ModelError(f"Model file {path} must not have the keys {unknown}")
-    try:
-        network = network_from_dict({"name": path.stem, **raw["network"]})
-        recipe = recipe_from_dict(raw["recipe"])
-    except (NetworkError, ModelError, TypeError) as error:
-        raise ModelError(f"Model file {path}: {error}") from error
-    seed = raw.get("untrained_seed")
-    if seed is not None and (type(seed) is not int or seed < 0):
-        raise ModelError(f"Model file {path}: untrained_seed must be a number from 0, not {seed!r}")
-    return ModelConfig(
-        network, recipe, raw.get("description", ""), path.with_suffix(".safetensors"), seed
-    )
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(old.get(key), Mapping):
+            value = _merged(old[key], value)
+        merged[key] = value
+    return merged
 
 
 def recipe_from_dict(raw: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain data. Raises ModelError for a missing or unknown key."""
+    """A recipe from plain data. Raises RecipeError for a missing, unknown or ill-typed key."""
+    values = dict(raw)
+    for key in ("binary_activations", "binary_weights"):
+        if key not in raw:
+            raise RecipeError(f"Recipe must have the key {key!r}")
+        if not isinstance(raw[key], Mapping):
+            raise RecipeError(f"{key} must be a mapping, not {raw[key]!r}")
+        values[key] = Step(**_typed(Step, raw[key], f"{key}."))
+    options = values.get("options", {})
+    if not isinstance(options, Mapping):
+        raise RecipeError(f"options must be a mapping, not {options!r}")
+    values["options"] = {k: _value(float, v, f"options.{k}") for k, v in options.items()}
+    return Recipe(**_typed(Recipe, values, ""))
+
+
+def _typed(kind: type, raw: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values with the types that the dataclass ``kind`` names."""
+    hints = typing.get_type_hints(kind)
+    for key in raw:
+        if key not in hints:
+            known = ", ".join(prefix + name for name in hints)
+            raise RecipeError(f"Keys of a recipe must be among {known}; not {prefix + str(key)!r}")
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING
+        if required and item.default_factory is dataclasses.MISSING and item.name not in raw:
+            raise RecipeError(f"Recipe must have the key {prefix + item.name!r}")
+    return {key: _value(hints[key], value, prefix + key) for key, value in raw.items()}
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    """``value`` as the type ``hint``. YAML reads 1e-3, without a dot, as a string."""
+    if isinstance(hint, types.UnionType):  # X | None
+        return None if value is None else _value(typing.get_args(hint)[0], value, name)
+    if hint not in (int, float, bool, str):
+        return value
+    if hint is float and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    elif type(value) is hint:
+        return value
+    kinds = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    raise RecipeError(f"{name} must be {kinds[hint]}, not {value!r}")
+
+
+def known_recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+
+
+def load_recipe_changes(name: str) -> dict[str, Any]:
+    """What the recipe file of that name, or the .yaml file ``name``, changes in a model's recipe.
+    Raises RecipeError."""
+    path = Path(name) if name.endswith(".yaml") else RECIPES_FOLDER / f"{name}.yaml"
+    if not path.is_file() or (not name.endswith(".yaml") and name not in known_recipes()):
+        known = ", ".join(known_recipes())
+        raise RecipeError(f"Recipe must be one of {known} or a .yaml file, not {name!r}")
     try:
-        steps = {key: Step(**raw[key]) for key in ("binary_activations", "binary_weights")}
-        return Recipe(**{**raw, **steps})
-    except KeyError as error:
-        raise ModelError(f"Recipe must have the key {error}") from error
-    except TypeError as error:
-        raise ModelError(f"Recipe must have known keys: {error}") from error
+        raw = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Recipe file {path} must be YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"Recipe file {path} must hold keys and values")
+    raw.pop("description", None)
+    return raw
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Nested changes from ``key=value`` with dots in the keys; values are YAML. Raises
+    RecipeError."""
+    changes: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise RecipeError(f"A setting must be key=value, not {text!r}")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The value of {key} must be YAML, not {value!r}") from error
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        changes = _merged(changes, parsed)
+    return changes

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from isa.checkpoint import write_checkpoint
 from isa.network import Block, CheckpointInfo, Network
-from rbonn_train.binary import RELEASED_GAIN
 from rbonn_train.checkpoint import REACTNET, RELEASED_BY
+from rbonn_train.methods.rbonn import RELEASED_GAIN
 
 RBONN = "RBONN"
 PREFIX = "module."

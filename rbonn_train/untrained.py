@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from isa.network import UNTRAINED, CheckpointInfo, Network
-from rbonn_train.binary import Mode, RBONNConv2d
 from rbonn_train.checkpoint import export_tensors, write_checkpoint
+from rbonn_train.methods import layer_maker
+from rbonn_train.methods.base import ScaledConv2d
 from rbonn_train.network import BinaryNetwork
 
 IMAGES = 4  # smooth noise; enough for statistics over thousands of pixels a channel
@@ -21,7 +22,7 @@ def write_untrained(path: Path, network: Network, seed: int = 0) -> Path:
     """Writes a calibrated checkpoint of ``network`` with seeded weights, and returns its path."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BinaryNetwork(network, Mode.PAPER)
+        model = BinaryNetwork(network, layer_maker("plain"))
         _draw(model)
         images = _images(network)
         model.estimate_statistics(images, batch=1)
@@ -41,7 +42,7 @@ def _draw(model: BinaryNetwork) -> None:
             sign = 1 - 2 * (torch.rand_like(module.weight) < 0.03).float()
             module.weight.copy_((0.5 + torch.rand_like(module.weight)) * sign)
             module.bias.normal_(0, 0.2)
-        elif isinstance(module, RBONNConv2d):
+        elif isinstance(module, ScaledConv2d):
             module.weight.normal_()
             module.set_alpha(0.01 + 0.02 * torch.rand(len(module.weight)))
     for block in model.binary_blocks():

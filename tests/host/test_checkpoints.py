@@ -232,7 +232,7 @@ def test_make_hands_checkpoint_and_calibration_over(target):
 
 
 def test_resnet18_takes_every_multiple_of_32():
-    from rbonn_train.recipe import load_model_yaml
+    from rbonn_train.config import load_model_yaml
 
     network = load_model_yaml("resnet18").network
     assert (network.input_size, network.widths[-1], network.classes) == ((64, 64), 512, 10)
@@ -242,7 +242,7 @@ def test_resnet18_takes_every_multiple_of_32():
 
 @pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])
 def test_imagenet_models(name):
-    from rbonn_train.recipe import load_model_yaml
+    from rbonn_train.config import load_model_yaml
 
     config = load_model_yaml(name)
     assert config.network.input_size == (224, 224)

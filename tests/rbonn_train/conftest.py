@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from isa.network import Network
+from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset
-from rbonn_train.recipe import ModelConfig, Recipe, Step
+from rbonn_train.recipe import Recipe, Step
 
 
 @pytest.fixture(autouse=True)

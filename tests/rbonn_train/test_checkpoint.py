@@ -18,9 +18,10 @@ from isa.checkpoint import (
     write_json_atomically,
 )
 from isa.network import CheckpointInfo, Network, Quantisation, tensor_shapes
-from rbonn_train.binary import Mode, hard_sign
 from rbonn_train.checkpoint import export_tensors, load_frozen, load_model, save_model
 from rbonn_train.data import Dataset, to_tensor
+from rbonn_train.methods import METHODS, layer_maker
+from rbonn_train.methods.base import binary_layers
 from rbonn_train.network import BinaryNetwork
 
 
@@ -189,11 +190,11 @@ def test_a_broken_network_is_not_written(
     assert not path.exists()
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("latent", [True, False])
-def test_a_module_comes_back(mode: Mode, latent: bool, dataset: Dataset, path: Path) -> None:
+def test_a_module_comes_back(method: str, latent: bool, dataset: Dataset, path: Path) -> None:
     network = Network("back", (8, 8), 1, 4, (8, 16), (1, 1), (0.3,), (0.35,))
-    model = BinaryNetwork(network, mode)
+    model = BinaryNetwork(network, layer_maker(method))
     images = to_tensor(dataset.images)
     model(images)  # statistics
     model.eval()
@@ -205,12 +206,12 @@ def test_a_module_comes_back(mode: Mode, latent: bool, dataset: Dataset, path: P
     assert (info.training, info.metrics) == ({"seed": 1}, {"accuracy_float": 0.5})
     torch.testing.assert_close(load_model(info, tensors)(images), model(images))
     torch.testing.assert_close(load_frozen(info, tensors)(images), model(images))
-    weight = model.binary_blocks()[0].conv.weight.detach()
-    expected = weight if latent else hard_sign(weight)
+    values = next(binary_layers(model)).decisive()
+    expected = values if latent else torch.where(values >= 0, 1, -1)
     assert tensors["blocks.0.conv.weight"].tolist() == expected.tolist()
 
 
 def test_real_weights_are_no_checkpoint(network: Network) -> None:
     with pytest.raises(TypeError) as error:
-        export_tensors(BinaryNetwork(network, None))
+        export_tensors(BinaryNetwork(network))
     assert str(error.value) == "Layer blocks.0.conv.alpha must be binary, not RealConv2d"

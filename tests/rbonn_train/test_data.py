@@ -11,6 +11,7 @@ import torch
 from isa.network import Network
 from isa.pixels import fit
 from rbonn_train.data import (
+    PIECE,
     DataError,
     augment,
     batch_size,
@@ -108,6 +109,8 @@ def test_images_are_made_to_fit(network: Network) -> None:
     assert load_shipped(network).images.shape == (500, 8, 8, 1)
     pixels = load_shipped().images[:3]
     assert np.array_equal(fit_images(pixels, network), fit(pixels, (8, 8, 1)))
+    many = np.random.default_rng(0).integers(0, 256, (PIECE + 1, 5, 6, 1), dtype=np.uint8)
+    assert np.array_equal(fit_images(many, network), fit(many, (8, 8, 1)))
 
 
 def test_images_of_the_wrong_kind(network: Network) -> None:

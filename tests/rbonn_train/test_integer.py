@@ -12,10 +12,10 @@ from isa.fixed import IntArray
 from isa.folding import FoldedConv, FoldedNetwork, fold_network
 from isa.network import Network
 from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.config import MODELS_FOLDER
 from rbonn_train.data import load_shipped, to_tensor
 from rbonn_train.evaluate import accuracy, predict
 from rbonn_train.integer import IntegerNetwork, average_2x2, exact_conv, round_shift
-from rbonn_train.recipe import MODELS_FOLDER
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
 Maps = tuple[IntArray, IntArray | None]

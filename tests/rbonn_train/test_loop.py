@@ -10,28 +10,31 @@ import torch
 from torch.nn import functional
 
 from isa.checkpoint import read_checkpoint
-from rbonn_train import loop
-from rbonn_train.binary import Mode, RBONNConv2d, after_backward, after_step
-from rbonn_train.data import Dataset, to_tensor
+from rbonn_train.config import ModelConfig
+from rbonn_train.data import DataError, Dataset, to_tensor
 from rbonn_train.evaluate import accuracy
-from rbonn_train.loop import Trainer, TrainingError, binary_from_real, make_optimizer
+from rbonn_train.loop import Trainer, TrainingError, binary_from_real
+from rbonn_train.methods import METHODS, layer_maker
+from rbonn_train.methods.base import after_backward, after_step, binary_layers
+from rbonn_train.methods.rbonn import Mode, RBONNConv2d
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.recipe import ModelConfig, Step
+from rbonn_train.optim import make_optimizer
+from rbonn_train.recipe import Step
 
 
 def trainer(config: ModelConfig, dataset: Dataset, out: Path, seed: int = 0) -> Trainer:
     return Trainer(config, dataset, dataset, seed, out, progress=False)
 
 
-@pytest.mark.parametrize("mode", list(Mode))
-def test_a_few_steps_lower_the_loss(mode: Mode, config: ModelConfig, dataset: Dataset) -> None:
-    model = BinaryNetwork(config.network, mode)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_few_steps_lower_the_loss(method: str, config: ModelConfig, dataset: Dataset) -> None:
+    model = BinaryNetwork(config.network, layer_maker(method))
     optimizer = make_optimizer(model, Step(1, 5e-3), 0.1)
     images, labels = to_tensor(dataset.images), torch.from_numpy(dataset.labels)
     losses = []
     for _ in range(25):
         loss = functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         after_backward(model)
         optimizer.step()
@@ -58,12 +61,43 @@ def test_a_run_learns_and_reports(config: ModelConfig, dataset: Dataset, tmp_pat
     metrics = info.metrics
     assert metrics["images"] == 256
     assert metrics["accuracy_integer"] > 0.9
-    assert abs(metrics["accuracy_simulated"] - curve[-1]["test_accuracy"]) < 0.02
+    assert abs(metrics["accuracy_simulated"] - curve[-1]["test_accuracy"]) < 0.05
     assert abs(metrics["accuracy_integer"] - metrics["accuracy_simulated"]) < 0.02
     for arith in ("float", "integer"):
         again = accuracy(info, tensors, dataset, arith)["accuracy"]
         assert again == pytest.approx(metrics[f"accuracy_{arith}"], abs=1e-4)
-    assert tmp_path.joinpath("corners.step1.safetensors").is_file()
+    assert {file.name.removeprefix("corners.") for file in tmp_path.iterdir()} == {
+        "safetensors", "json", "step1.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16"},
+        {"ema": 0.9},
+        {"clip": 0.1, "label_smoothing": 0.1},
+        {"binary_activations": Step(0), "method": "bop"},
+    ],
+    ids=str,
+)
+def test_recipes_learn(
+    changes: dict[str, object], config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    plain = read_checkpoint(trainer(config, dataset, tmp_path / "plain").run())[1]
+    changed = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, **changes))
+    info, tensors = read_checkpoint(trainer(changed, dataset, tmp_path).run())
+    assert info.metrics["accuracy_integer"] > 0.8
+    assert not np.array_equal(tensors["fc.weight"], plain["fc.weight"])
+
+
+def test_clipping_bounds_gradients(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(config.recipe, clip=1e-3)
+    run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
+    run.model.train()
+    run._step(torch.arange(32), "here")
+    grads = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
+    assert torch.cat(grads).norm().item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_seed_fixes_the_run(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
@@ -76,76 +110,54 @@ def test_a_seed_fixes_the_run(config: ModelConfig, dataset: Dataset, tmp_path: P
     assert not np.array_equal(first["fc.weight"], other["fc.weight"])
 
 
-def test_a_lost_loss_stops_with_its_place(
+def test_a_lost_loss_stops_with_its_place_and_layer(
     config: ModelConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = functional.cross_entropy, 0
+    run = trainer(config, dataset, tmp_path)
+    real, calls = Trainer._step, 0
 
-    def breaks(*args: torch.Tensor, **options: float) -> torch.Tensor:
+    def breaks(self: Trainer, index: torch.Tensor, place: str) -> None:
         nonlocal calls
-        calls += 1
-        return real(*args, **options) * (torch.nan if calls == 3 * 8 + 3 else 1)
+        if (calls := calls + 1) == 3 * 8 + 3:
+            with torch.no_grad():
+                self.model.get_parameter("blocks.1.bn.weight")[3] = torch.nan
+        real(self, index, place)
 
-    monkeypatch.setattr(loop.nn.functional, "cross_entropy", breaks)
+    monkeypatch.setattr(Trainer, "_step", breaks)
     with pytest.raises(TrainingError) as error:
-        trainer(config, dataset, tmp_path).run()
+        run.run()
     path = tmp_path / "corners.safetensors"
     assert str(error.value) == (
-        f"Loss must be finite, not nan in step 2 2/3, batch 2; last good checkpoint: {path}"
+        f"Loss must be finite, not nan in step 2 2/3, batch 2, at tensor blocks.1.bn.weight; "
+        f"last good checkpoint: {path}"
     )
     read_checkpoint(path)
     calls = 3 * 8
-    with pytest.raises(TrainingError, match=r"not nan in step 1 1/2, batch 2; none was saved"):
+    with pytest.raises(TrainingError, match=r"not nan in step 1 1/2, batch 2, .*; none was saved"):
         trainer(config, dataset, tmp_path / "new").run()
 
 
+def test_labels_are_checked(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
+    kept = dataset.labels != 2
+    missing = Dataset(dataset.images[kept], dataset.labels[kept])
+    with pytest.raises(DataError) as error:
+        trainer(config, missing, tmp_path)
+    assert str(error.value) == "Class 2 of the training set must have at least one image"
+    Trainer(config, dataset, missing, 0, tmp_path, progress=False)  # a test set may miss one
+    with pytest.raises(DataError, match="Labels of the training set must be 0 to 3, not 1 to 4"):
+        trainer(config, Dataset(dataset.images, dataset.labels + 1), tmp_path)
+    with pytest.raises(DataError, match="The training set must have at least one image"):
+        trainer(config, dataset.take(0), tmp_path)
+
+
 def test_step_2_starts_from_step_1(config: ModelConfig) -> None:
-    first = BinaryNetwork(config.network, None)
-    recipe = dataclasses.replace(config.recipe, method="paper", penalty=0.5, tau=0.7)
+    first = BinaryNetwork(config.network)
+    options = {"penalty": 0.5, "tau": 0.7}
+    recipe = dataclasses.replace(config.recipe, method="paper", options=options)
     second = binary_from_real(first, recipe)
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
-    for block in second.binary_blocks():
-        layer = block.conv
+    for layer in binary_layers(second):
         assert isinstance(layer, RBONNConv2d)
         assert (layer.mode, layer.penalty, layer.tau) == (Mode.PAPER, 0.5, 0.7)
         torch.testing.assert_close(layer.alpha, layer.weight.abs().mean(dim=(1, 2, 3)))
-
-
-def test_groups_of_the_optimizer(config: ModelConfig) -> None:
-    model = BinaryNetwork(config.network, Mode.RELEASED)
-    groups = make_optimizer(model, Step(1, 0.02, 1e-5), 0.1).param_groups
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    weights, u, others = ([names[p] for p in group["params"]] for group in groups)
-    assert u == ["blocks.0.conv.u", "blocks.1.conv.u"]
-    assert set(weights) == {
-        "stem.conv.weight",
-        "blocks.0.conv.weight",
-        "blocks.1.conv.weight",
-        "blocks.1.shortcut.conv.weight",
-        "fc.weight",
-    }
-    assert len(weights) + len(u) + len(others) == len(names)
-    assert [group["lr"] for group in groups] == [0.02, pytest.approx(0.002), 0.02]
-    assert [group["weight_decay"] for group in groups] == [1e-5, 0, 0]
-
-
-def test_train_reads_the_data_and_shares_the_epochs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-
-    def load(split: str, data: Path | None) -> Dataset:
-        assert data == tmp_path
-        count = {"train": 300, "test": 60}[split]
-        images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
-        return Dataset(images, rng.integers(0, 10, count))
-
-    monkeypatch.setattr(loop, "load_split", load)
-    path = loop.train("tiny", epochs=2, seed=7, out=tmp_path, data=tmp_path, progress=False)
-    info, _ = read_checkpoint(path)
-    assert info.metrics["images"] == 60
-    assert info.training["seed"] == 7
-    assert [point["epoch"] for point in info.training["curve"]] == [1, 1]
-    path = loop.train("tiny", epochs=1, out=tmp_path, data=tmp_path, progress=False)
-    assert [point["step"] for point in read_checkpoint(path)[0].training["curve"]] == ["step 2"]

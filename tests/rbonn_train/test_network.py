@@ -8,8 +8,10 @@ import torch
 from torch.nn import functional
 
 from isa.network import Network, Stem, tensor_shapes
-from rbonn_train.binary import Mode, RBONNConv2d, sign
 from rbonn_train.data import Dataset, to_tensor
+from rbonn_train.methods import layer_maker
+from rbonn_train.methods.base import sign
+from rbonn_train.methods.rbonn import Mode, RBONNConv2d
 from rbonn_train.network import BinaryNetwork, RealConv2d
 from rbonn_train.quant import fake_quantise_weight
 
@@ -18,20 +20,21 @@ LARGE = Network(
 )
 
 
-@pytest.mark.parametrize("mode", [None, *Mode])
-def test_parameters_are_those_of_the_checkpoint(mode: Mode | None) -> None:
-    state = BinaryNetwork(LARGE, mode).state_dict()
+@pytest.mark.parametrize("method", [None, "released", "paper"])
+def test_parameters_are_those_of_the_checkpoint(method: str | None) -> None:
+    make = None if method is None else layer_maker(method)
+    state = BinaryNetwork(LARGE, make).state_dict()
     shapes = tensor_shapes(LARGE)
     for name, shape in shapes.items():
         if not name.endswith(".conv.alpha"):
             assert tuple(state[name].shape) == shape
     others = {name.rsplit(".", 1)[-1] for name in set(state) - set(shapes)}
     expected = {"num_batches_tracked"}
-    assert others == (expected if mode is None else expected | {"scale", "u", "previous"})
+    assert others == (expected if method is None else expected | {"scale", "u", "previous"})
 
 
 def test_sizes() -> None:
-    model = BinaryNetwork(LARGE, Mode.RELEASED)
+    model = BinaryNetwork(LARGE, layer_maker("released"))
     images = torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8)
     maps = {name: tuple(x.shape) for name, x in model.residuals(images)}
     assert maps == {
@@ -46,7 +49,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("quantised", [False, True])
 def test_border_pixels_are_the_mean_which_the_accelerator_rounds(quantised: bool) -> None:
     network = dataclasses.replace(LARGE, mean=(0.501, 0.4, 0.3))
-    stem = BinaryNetwork(network, None).stem.eval()
+    stem = BinaryNetwork(network).stem.eval()
     stem.quantised = quantised
     images = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
@@ -62,7 +65,7 @@ def test_border_pixels_are_the_mean_which_the_accelerator_rounds(quantised: bool
 
 
 def test_a_block_is_the_printed_formula() -> None:
-    model = BinaryNetwork(LARGE, Mode.RELEASED).eval()
+    model = BinaryNetwork(LARGE, layer_maker("released")).eval()
     block = model.binary_blocks()[2]
     for parameter in (block.bias0, block.bias1, block.bias2, block.prelu):
         torch.nn.init.normal_(parameter)
@@ -76,7 +79,7 @@ def test_a_block_is_the_printed_formula() -> None:
 
 
 def test_the_sign_sees_the_value_before_rounding() -> None:
-    block = BinaryNetwork(LARGE, Mode.RELEASED).eval().binary_blocks()[0]
+    block = BinaryNetwork(LARGE, layer_maker("released")).eval().binary_blocks()[0]
     y = torch.full((1, 6, 8, 16), 0.4)
     torch.nn.init.constant_(block.bias0, -0.2)
     rounded, point = torch.zeros_like(y), torch.nn.Identity()
@@ -85,7 +88,8 @@ def test_the_sign_sees_the_value_before_rounding() -> None:
 
 
 def test_steps_use_real_and_binary_weights() -> None:
-    first, second = BinaryNetwork(LARGE, None), BinaryNetwork(LARGE, Mode.PAPER, penalty=1, tau=0.5)
+    first = BinaryNetwork(LARGE)
+    second = BinaryNetwork(LARGE, layer_maker("paper", penalty=1, tau=0.5))
     assert all(isinstance(block.conv, RealConv2d) for block in first.binary_blocks())
     for block in second.binary_blocks():
         assert isinstance(block.conv, RBONNConv2d)
@@ -93,7 +97,7 @@ def test_steps_use_real_and_binary_weights() -> None:
 
 
 def test_quantisation_puts_residuals_on_the_grid(network: Network, dataset: Dataset) -> None:
-    model = BinaryNetwork(network, Mode.RELEASED).eval()
+    model = BinaryNetwork(network, layer_maker("released")).eval()
     images = to_tensor(dataset.images)
     before = model(images)
     quantisation = model.calibrate(images.split(64))
@@ -115,7 +119,7 @@ def test_quantisation_puts_residuals_on_the_grid(network: Network, dataset: Data
 
 def test_rounding_in_a_block(network: Network, dataset: Dataset) -> None:
     """Signs see values before rounding; pool and shortcut see, and make, rounded ones."""
-    model = BinaryNetwork(network, Mode.RELEASED).eval()
+    model = BinaryNetwork(network, layer_maker("released")).eval()
     images = to_tensor(dataset.images)
     quantisation = model.calibrate([images])
     model.quantise(quantisation)
@@ -135,7 +139,7 @@ def test_rounding_in_a_block(network: Network, dataset: Dataset) -> None:
 
 
 def test_statistics_are_those_of_all_images(network: Network, dataset: Dataset) -> None:
-    model = BinaryNetwork(network, Mode.RELEASED).train()
+    model = BinaryNetwork(network, layer_maker("released")).train()
     images = to_tensor(dataset.images)
     model(images[:16])
     model.estimate_statistics(images, batch=128)
@@ -148,7 +152,7 @@ def test_statistics_are_those_of_all_images(network: Network, dataset: Dataset) 
 
 
 def test_calibration_keeps_mode_and_statistics(network: Network, dataset: Dataset) -> None:
-    model = BinaryNetwork(network, Mode.RELEASED).train()
+    model = BinaryNetwork(network, layer_maker("released")).train()
     mean = model.stem.bn.running_mean.clone()
     model.calibrate([to_tensor(dataset.images)])
     assert model.training
@@ -158,7 +162,7 @@ def test_calibration_keeps_mode_and_statistics(network: Network, dataset: Datase
 def test_gradients_reach_every_parameter_through_the_rounding(
     network: Network, dataset: Dataset
 ) -> None:
-    model = BinaryNetwork(network, Mode.RELEASED)
+    model = BinaryNetwork(network, layer_maker("released"))
     images = to_tensor(dataset.images)
     model.quantise(model.calibrate([images]))
     functional.cross_entropy(model(images), torch.from_numpy(dataset.labels)).backward()

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from isa.network import Network, Stem, tensor_shapes
 from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.config import load_model_yaml
 from rbonn_train.evaluate import predict
-from rbonn_train.recipe import load_model_yaml
 from rbonn_train.released import ReleasedError, import_released, read_released
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

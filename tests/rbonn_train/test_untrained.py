@@ -9,9 +9,9 @@ import pytest
 from isa.checkpoint import read_checkpoint
 from isa.fixed import RESIDUAL_BITS
 from isa.network import Network, Stem
+from rbonn_train.config import load_model_yaml
 from rbonn_train.data import load_shipped
 from rbonn_train.evaluate import predict
-from rbonn_train.recipe import load_model_yaml
 from rbonn_train.untrained import write_untrained
 
 NETWORK = Network(

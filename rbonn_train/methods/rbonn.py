@@ -1,5 +1,4 @@
-"""Binary activations and the RBONN convolution (Xu et al., "Recurrent Bilinear Optimization for
-Binary Neural Networks", arXiv 2209.01542).
+"""RBONN (Xu et al., "Recurrent Bilinear Optimization for Binary Neural Networks", 2209.01542).
 
 Notation: ``w`` latent weights (out, in, 3, 3); ``b = sign(w)`` with sign(0) = +1; ``alpha > 0`` one
 scale per output channel; ``A = diag(1 / alpha)`` (section 3.1). The bilinear objective
@@ -14,8 +13,7 @@ Four modes, because the paper and the code that its authors released differ:
 - ``paper``: the printed equations (see :class:`RBONNConv2d`).
 
 The gradient of the task loss through the recurrence needs the previous step. It lives in a
-registered buffer, so that it survives data parallelism, checkpoints and ``zero_grad``; the training
-loop calls :func:`after_backward` and :func:`after_step`.
+registered buffer, so that it survives data parallelism, checkpoints and ``zero_grad``.
 """
 
 import enum
@@ -23,7 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from rbonn_train.methods.base import ScaledConv2d, hard_sign, mean_magnitude
 
 RELEASED_GAIN = 0.02  # the released forward multiplies |scale| by this constant
 RELEASED_U = 0.2
@@ -38,51 +37,49 @@ class Mode(enum.Enum):
     PAPER = "paper"
 
 
-class _Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x >= 0).to(x.dtype).mul_(2).sub_(1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return x.abs().neg_().add_(1).clamp_(min=0).mul_(2).mul_(grads[0])
-
-
-def sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, else -1. Gradient (ApproxSign, Bi-Real Net; section 3.3 of the paper):
-    2 + 2x on [-1, 0), 2 - 2x on [0, 1), else 0."""
-    return _Sign.apply(x)
-
-
-def hard_sign(w: Tensor) -> Tensor:
-    """+1 where w >= 0, else -1, without a gradient."""
-    return (w.detach() >= 0).to(w.dtype) * 2 - 1
-
-
 class _ReleasedBinariser(torch.autograd.Function):
-    """W = 0.02 * sign(w) * s; ``w`` (out, in, k, k), ``s`` (out, 1, 1, 1), positive.
+    """W = 0.02 * sign(w') * s with w' = w - u d; ``w`` (out, in, k, k), ``s`` (out, 1, 1, 1),
+    positive. ``u`` (out, 1, 1, 1) and d = ``previous * indicator`` are the recurrence, or None.
 
-    g_w = lambda (w - W) + g_W s; g_s = sum(g_W w) - lambda sum((w - W) 0.02 sign(w)): the bilinear
-    term enters through its gradient alone, and w stands where 0.02 sign(w) would be exact.
+    g_w = lambda (w' - W) + g_W s; g_s = sum(g_W w') - lambda sum((w' - W) 0.02 sign(w')): the
+    bilinear term enters through its gradient alone, and w' stands where 0.02 sign(w') would be
+    exact. g_u = -sum(g_w d). One function, so that nothing of the size of w is kept for backward.
     """
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, s: Tensor, penalty: float) -> Tensor:
-        ctx.save_for_backward(w, s)
+    def forward(
+        ctx: Any,
+        w: Tensor,
+        s: Tensor,
+        penalty: float,
+        u: Tensor | None,
+        previous: Tensor | None,
+        indicator: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(w, s, u, previous, indicator)
         ctx.penalty = penalty
-        return hard_sign(w) * RELEASED_GAIN * s
+        if u is not None:
+            assert previous is not None
+            assert indicator is not None
+            w = w - u * (previous * indicator)
+        return hard_sign(w).mul_(RELEASED_GAIN).mul_(s)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        w, s = ctx.saved_tensors
-        b = hard_sign(w) * RELEASED_GAIN
+        w, s, u, previous, indicator = ctx.saved_tensors
+        backtrack = None
+        if u is not None:
+            backtrack = previous * indicator
+            w = w - u * backtrack
+        b = hard_sign(w).mul_(RELEASED_GAIN)
         distance = w - b * s
-        grad_w = ctx.penalty * distance + grad * s
-        grad_s = _per_channel(grad * w) - ctx.penalty * _per_channel(distance * b)
-        return grad_w, grad_s, None
+        grad_s = _per_channel(grad * w) - ctx.penalty * _per_channel(b.mul_(distance))
+        grad_w = distance.mul_(ctx.penalty).add_(grad * s)
+        if backtrack is None:
+            return grad_w, grad_s, None, None, None, None
+        grad_u = -backtrack.mul_(grad_w).sum(dim=(1, 2, 3), keepdim=True)  # as autograd sums
+        return grad_w, grad_s, None, grad_u, None, None
 
 
 class _PaperBinariser(torch.autograd.Function):
@@ -97,7 +94,7 @@ class _PaperBinariser(torch.autograd.Function):
     def forward(ctx: Any, w: Tensor, alpha: Tensor, penalty: float) -> Tensor:
         ctx.save_for_backward(w, alpha)
         ctx.penalty = penalty
-        return hard_sign(w) * alpha
+        return hard_sign(w).mul_(alpha)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -105,9 +102,9 @@ class _PaperBinariser(torch.autograd.Function):
         w, alpha = ctx.saved_tensors
         b = hard_sign(w)
         distance = w - alpha * b
-        grad_w = grad * alpha * (w.abs() <= 1) + ctx.penalty * distance
-        grad_alpha = _per_channel(grad * b) - ctx.penalty * _per_channel(distance * b)
-        return grad_w, grad_alpha, None
+        grad_alpha = _per_channel(grad * b) - ctx.penalty * _per_channel(b.mul_(distance))
+        inside = (w.abs() <= 1).to(w.dtype).mul_(alpha).mul_(grad)
+        return distance.mul_(ctx.penalty).add_(inside), grad_alpha, None
 
 
 def _per_channel(x: Tensor) -> Tensor:
@@ -122,7 +119,12 @@ def ranks(x: Tensor) -> Tensor:
 
 
 def density_relu(w: Tensor, a: Tensor, tau: float) -> Tensor:
-    """DReLU (eq. 12, 13): w_i where channel i's weights are not dense and its A_i is, else 0.
+    """DReLU (eq. 12, 13): w_i where :func:`qualifies`, else 0. ``w``: (out, in, k, k)."""
+    return w * qualifies(w, a, tau).to(w.dtype).view(-1, 1, 1, 1)
+
+
+def qualifies(w: Tensor, a: Tensor, tau: float) -> Tensor:
+    """Which channels (out,), bool, have weights that are not dense while their A is.
 
     ``w``: (out, in, k, k); ``a``: (out,). Dense: the rank (ascending, from 1) among the ``out``
     channels is above T = int(out * tau); the weight's rank is that of ||w_i||_1.
@@ -130,7 +132,7 @@ def density_relu(w: Tensor, a: Tensor, tau: float) -> Tensor:
     threshold = int(len(w) * tau)
     dense_w = ranks(w.abs().sum(dim=(1, 2, 3))) >= threshold
     dense_a = ranks(a) >= threshold
-    return w * (~dense_w & dense_a).to(w.dtype).view(-1, 1, 1, 1)
+    return ~dense_w & dense_a
 
 
 def released_indicator(s: Tensor, tau: float, *, rankfix: bool) -> Tensor:
@@ -147,8 +149,8 @@ def released_indicator(s: Tensor, tau: float, *, rankfix: bool) -> Tensor:
     return (order < int(len(s) * (1 - tau))).to(s.dtype)
 
 
-class RBONNConv2d(nn.Module):
-    """Binary 3x3 convolution, zero padding 1, with RBONN weights; inputs are -1, 0 (border) or +1.
+class RBONNConv2d(ScaledConv2d):
+    """Binary 3x3 convolution with RBONN weights.
 
     Parameters: ``weight`` (out, in, 3, 3) latent, ``scale`` (out, 1, 1, 1), ``u`` (out, 1, 1, 1).
 
@@ -161,13 +163,8 @@ class RBONNConv2d(nn.Module):
     ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (eq. 14, 15;
     L_S alone, without the bilinear term). alpha itself is learned, and |.| keeps it positive, as
     eq. 8 does for A = 1 / alpha; it starts as the mean of |w| of its channel, the minimum of G.
-
-    ``scale_sums``, for inference: the sums over signs, exact, are multiplied with alpha, as the
-    released ReActNet does it; else the signs are, as RBONN does it. In float32 one rounding more or
-    less may turn the sign of a value near 0, and with it all that follows.
     """
 
-    weight: Tensor
     previous: Tensor
 
     def __init__(
@@ -180,61 +177,49 @@ class RBONNConv2d(nn.Module):
         penalty: float = 1e-4,
         tau: float = 0.6,
     ) -> None:
-        super().__init__()
-        self.stride, self.mode, self.penalty, self.tau = stride, mode, penalty, tau
-        self.scale_sums = False
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        self.scale = nn.Parameter(torch.randn(out_channels, 1, 1, 1))
+        super().__init__(in_channels, out_channels, stride=stride)
+        if penalty < 0 or not 0 <= tau <= 1:
+            raise ValueError(f"penalty must be at least 0 and tau 0 to 1, not {penalty} and {tau}")
+        self.mode, self.penalty, self.tau = mode, penalty, tau
+        self.gain = 1.0 if mode is Mode.PAPER else RELEASED_GAIN
         self.u = nn.Parameter(torch.full((out_channels, 1, 1, 1), RELEASED_U))
         # The last step's gradient (released) or weight (paper); zero before the first step.
         self.register_buffer("previous", torch.zeros_like(self.weight))
         if mode is Mode.PAPER:
             nn.init.constant_(self.u, PAPER_U)
-            self.reset_alpha()
+            self.start()
         self.u.requires_grad_(mode is not Mode.NONE)
 
-    def reset_alpha(self) -> None:
-        """Sets alpha to the mean of |w| per channel (mode ``paper``, where G has its minimum)."""
-        self.set_alpha(self.weight.detach().abs().mean(dim=(1, 2, 3)))
+    def start(self) -> None:
+        """Mode ``paper``: alpha becomes the mean of |w| per channel, where G has its minimum."""
+        if self.mode is Mode.PAPER:
+            self.set_alpha(mean_magnitude(self.weight))
 
-    @property
-    def gain(self) -> float:
-        return 1.0 if self.mode is Mode.PAPER else RELEASED_GAIN
-
-    @property
-    def alpha(self) -> Tensor:
-        """The scale (out,) that the forward pass multiplies sign(w) with."""
-        return self.gain * self.scale.abs().flatten()
-
-    def set_alpha(self, alpha: Tensor) -> None:
-        """Makes :attr:`alpha` the given values (out,)."""
-        with torch.no_grad():
-            self.scale.copy_(alpha.view(-1, 1, 1, 1) / self.gain)
+    def chosen(self) -> Tensor | None:
+        if self.mode is Mode.NONE:
+            return None
+        if self.mode is Mode.PAPER:
+            return qualifies(self.weight.detach(), self._density(), self.tau)
+        s, rankfix = self.scale.detach().abs(), self.mode is Mode.RANKFIX
+        return released_indicator(s, self.tau, rankfix=rankfix).flatten() > 0
 
     def bilinear_loss(self) -> Tensor:
         """1/2 ||w - alpha b||^2, whose gradient times ``penalty`` the backward pass adds."""
         distance = self.weight - self.alpha.view(-1, 1, 1, 1) * hard_sign(self.weight)
         return 0.5 * distance.square().sum()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def binary(self) -> Tensor:
         s, weight = self.scale.abs(), self.weight
-        if self.scale_sums and not self.training:
-            sums = functional.conv2d(x, hard_sign(weight), stride=self.stride, padding=1)
-            return sums * self.alpha.view(-1, 1, 1)
         if self.mode is Mode.PAPER:
-            binary = _PaperBinariser.apply(weight, s, self.penalty)
-        else:
-            if self.training and self.mode is not Mode.NONE:
-                rankfix = self.mode is Mode.RANKFIX
-                indicator = released_indicator(s.detach(), self.tau, rankfix=rankfix)
-                weight = weight - self.u * (self.previous * indicator)
-            binary = _ReleasedBinariser.apply(weight, s, self.penalty)
-        return functional.conv2d(x, binary, stride=self.stride, padding=1)
+            return _PaperBinariser.apply(weight, s, self.penalty)
+        if not self.training or self.mode is Mode.NONE:
+            return _ReleasedBinariser.apply(weight, s, self.penalty, None, None, None)
+        rankfix = self.mode is Mode.RANKFIX
+        indicator = released_indicator(s.detach(), self.tau, rankfix=rankfix)
+        return _ReleasedBinariser.apply(weight, s, self.penalty, self.u, self.previous, indicator)
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """Call once a step, gradients complete (reduced over processes), before the optimiser."""
         grad = self.weight.grad
         if grad is None or self.mode is Mode.NONE:
             return
@@ -249,24 +234,14 @@ class RBONNConv2d(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Call once a step, after the optimiser."""
         if self.mode is Mode.PAPER and self.weight.grad is not None:
             self.weight.add_(self._backtrack)
+            del self._backtrack  # as large as the weights
             self.u.abs_()
 
     def _density_relu(self, w: Tensor) -> Tensor:
-        return density_relu(w, 1 / self.alpha.clamp(min=1e-12), self.tau)
+        return density_relu(w, self._density(), self.tau)
 
-
-def after_backward(model: nn.Module) -> None:
-    """:meth:`RBONNConv2d.after_backward` of every layer."""
-    for module in model.modules():
-        if isinstance(module, RBONNConv2d):
-            module.after_backward()
-
-
-def after_step(model: nn.Module) -> None:
-    """:meth:`RBONNConv2d.after_step` of every layer."""
-    for module in model.modules():
-        if isinstance(module, RBONNConv2d):
-            module.after_step()
+    def _density(self) -> Tensor:
+        """A (out,)."""
+        return 1 / self.alpha.detach().clamp(min=1e-12)

@@ -1,37 +1,14 @@
-"""Gradients and recurrence of the binary layers, against the equations and the released code."""
+"""Gradients and recurrence of RBONN, against the equations and the released code."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rbonn_train.binary import (
-    Mode,
-    RBONNConv2d,
-    after_backward,
-    after_step,
-    density_relu,
-    hard_sign,
-    ranks,
-    released_indicator,
-    sign,
-)
+from rbonn_train.methods.base import after_backward, after_step, hard_sign, sign
+from rbonn_train.methods.rbonn import Mode, RBONNConv2d, density_relu, ranks, released_indicator
 
 LAMBDA = 1e-4
-
-
-def test_sign_is_never_zero() -> None:
-    x = torch.tensor([-3.0, -1.0, -1e-30, -0.0, 0.0, 1e-30, 1.0])
-    assert sign(x).tolist() == [-1, -1, -1, 1, 1, 1, 1]
-    assert hard_sign(x).tolist() == sign(x).tolist()
-
-
-def test_gradient_of_sign_is_approx_sign() -> None:
-    x = torch.tensor([-2.0, -1.0, -0.75, -0.25, 0.0, 0.25, 0.75, 1.0, 2.0], requires_grad=True)
-    upstream = torch.tensor([1.0, 1.0, 1.0, 2.0, 1.0, 1.0, -1.0, 1.0, 1.0])
-    sign(x).backward(upstream)
-    assert x.grad is not None
-    assert x.grad.tolist() == [0, 0, 0.5, 3, 2, 1.5, -0.5, 0, 0]
 
 
 def step(layer: RBONNConv2d, x: Tensor, upstream: Tensor) -> Tensor:
@@ -174,7 +151,7 @@ def test_paper_gradients_are_those_of_the_printed_loss() -> None:
 
 def test_paper_alpha_starts_at_the_minimum_of_the_bilinear_term() -> None:
     layer = make(Mode.PAPER)
-    layer.reset_alpha()
+    layer.start()
     torch.testing.assert_close(layer.alpha, layer.weight.detach().abs().mean(dim=(1, 2, 3)))
     layer.penalty = 1.0
     step(layer, torch.zeros(1, 3, 6, 6), torch.zeros(1, 10, 6, 6))
@@ -183,7 +160,7 @@ def test_paper_alpha_starts_at_the_minimum_of_the_bilinear_term() -> None:
 
 def test_paper_recurrence() -> None:
     layer = make(Mode.PAPER)
-    layer.reset_alpha()
+    layer.start()
     torch.nn.init.constant_(layer.u, 0.01)
     with torch.no_grad():  # some channels must be sparse in w and dense in A
         layer.scale[:4] *= torch.tensor([0.1, 0.2, 0.3, 0.4]).view(-1, 1, 1, 1)

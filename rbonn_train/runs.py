@@ -1,0 +1,136 @@
+"""Runs as the command line asks for them: begun from a model file, or resumed from a state."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isa.network import Network, network_from_dict
+from rbonn_train.config import ModelConfig, load_model_yaml
+from rbonn_train.data import Dataset, fit_images, load_split
+from rbonn_train.folder import is_folder_set, load_folder
+from rbonn_train.loop import Trainer
+from rbonn_train.recipe import (
+    RecipeError,
+    load_recipe_changes,
+    parse_settings,
+    recipe_from_dict,
+)
+from rbonn_train.state import (
+    SUFFIX,
+    StateError,
+    environment,
+    find_state,
+    read_state,
+)
+
+OUT = Path("build/train")
+DEVICES = ("cpu", "cuda")
+
+
+def configure(
+    model: str,
+    *,
+    recipe: str | None = None,
+    method: str | None = None,
+    settings: Iterable[str] = (),
+    epochs: int | None = None,
+) -> ModelConfig:
+    """A model file with its recipe changed, in this order, by a recipe file, a method, settings
+    ``key=value``, and the number of epochs in all."""
+    config = load_model_yaml(model)
+    changed = config.recipe
+    if recipe is not None:
+        changed = changed.changed(load_recipe_changes(recipe))
+    if method is not None:
+        changed = changed.changed({"method": method})
+    if changes := parse_settings(settings):
+        changed = changed.changed(changes)
+    if epochs is not None:
+        changed = changed.with_epochs(epochs)
+    return dataclasses.replace(config, recipe=changed)
+
+
+def train(
+    config: ModelConfig,
+    *,
+    seed: int = 0,
+    out: Path = OUT,
+    data: Path | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> Path:
+    """Trains a model and returns its file in the folder ``out``.
+
+    ``data``: folder of the data set. ``limit``: take only the first images of the training set.
+    ``options``: those of :class:`rbonn_train.loop.Trainer`. Raises StateError where an interrupted
+    run of the same name would be lost.
+    """
+    check_device(options.get("device", "cpu"))
+    path = out / f"{config.network.name}{SUFFIX}"
+    if path.exists():
+        raise StateError(
+            f"Folder {out} holds an interrupted run: go on with `rbonn train --resume {out}`, or "
+            f"remove {path}"
+        )
+    notes = {"data": None if data is None else str(data), "limit": limit}
+    sets = load_data(config.network, data, limit)
+    return Trainer(config, *sets, seed, out, notes=notes, **options).run()
+
+
+def resume(folder: Path, name: str | None = None, **options: Any) -> Path:
+    """Goes on with the run in ``folder``, as if it had never been interrupted."""
+    path = find_state(folder, name)
+    content = read_state(path)
+    run, progress = content["run"], content["progress"]
+    check_device(options.get("device", "cpu"))
+    config = ModelConfig(network_from_dict(run["network"]), recipe_from_dict(run["recipe"]))
+    data = None if run["data"] is None else Path(run["data"])
+    sets = load_data(config.network, data, run["limit"])
+    notes = {"data": run["data"], "limit": run["limit"]}
+    trainer = Trainer(config, *sets, run["seed"], folder, notes=notes, **options)
+    trainer.restore(content)
+    if options.get("progress", True):
+        print(
+            f"{path}: going on with {trainer.phases[progress['phase']].title}, epoch "
+            f"{progress['epoch'] + 1}, batch {progress['batch']}"
+        )
+        for line in differences(content["environment"]):
+            print(line)
+    return trainer.run()
+
+
+def differences(recorded: Mapping[str, Any]) -> list[str]:
+    """What differs from the environment of a state, in which its sums round as they did."""
+    now = environment()
+    return [
+        f"note: {name} is {now[name]}, was {value}: weights will differ in their last bits"
+        for name, value in recorded.items()
+        if now[name] != value
+    ]
+
+
+def check_device(device: str) -> None:
+    """Raises RecipeError for a device that is unknown or not there."""
+    if device not in DEVICES:
+        raise RecipeError(f"Device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("Device must be cpu here: torch finds no CUDA device")
+
+
+def load_data(
+    network: Network, data: Path | None, limit: int | None = None
+) -> tuple[Dataset, Dataset]:
+    """Training and test set, made to fit; of the first ``limit`` images only. Raises DataError."""
+    sets = []
+    for split in ("train", "test"):
+        if data is not None and is_folder_set(data):
+            dataset = load_folder(split, data, network)
+        else:
+            dataset = load_split(split, data)
+            dataset = Dataset(fit_images(dataset.images, network), dataset.labels)
+        sets.append(dataset)
+    train_set, test_set = sets
+    return (train_set if limit is None else train_set.take(limit)), test_set
