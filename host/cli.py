@@ -17,6 +17,7 @@ from host.errors import describe
 
 COMMANDS = (
     "train",
+    "ablate",
     "eval",
     "calibrate",
     "compile",
@@ -82,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = args.run(args)
         sys.stdout.flush()
         return int(status or 0)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", 130)
     except BrokenPipeError:
         # Whoever read the output has gone (`| head`); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,38 @@
+"""Train a grid of recipes and seeds, and write the table of their accuracy.
+
+SPEC.yaml names a network, a recipe, what each cell changes in it, and seeds. Results are written to
+SPEC.csv and SPEC.md after each cell; finished cells are skipped, and an interrupted one goes on
+where it stopped, so the same command may be repeated until it says that all are done.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "compare recipes over several seeds"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="a .yaml file")
+    parser.add_argument("--results", metavar="CSV", help="(default: SPEC.csv, and its .md)")
+    parser.add_argument("--build", metavar="DIR", default="build/ablate", help="of unfinished runs")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rbonn_train.ablate import load_spec, run_grid
+    from rbonn_train.runs import load_data
+
+    source = Path(args.spec)
+    spec = load_spec(source)
+    results = source.with_suffix(".csv") if args.results is None else Path(args.results)
+    sets = load_data(spec.network, None if args.data is None else Path(args.data), spec.limit)
+    folder = Path(args.build) / spec.name
+    for row, left in run_grid(source, results, folder, sets, progress=sys.stderr.isatty()):
+        print(
+            f"{row['cell']}, seed {row['seed']}: {float(row['accuracy_integer']):.2%} "
+            f"({left} runs left)",
+            flush=True,
+        )
+    print(f"table: {results.with_suffix('.md')}")
+    return 0

@@ -1,0 +1,160 @@
+"""The grid: cells once each, resumed where they stopped, and the table."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from rbonn_train import ablate
+from rbonn_train.ablate import SpecError, load_spec, read_results, run_grid, table
+from rbonn_train.data import Dataset
+from rbonn_train.loop import Phase, Trainer
+
+SPEC = """
+description: A small grid
+network: {input_size: [8, 8], input_channels: 1, classes: 4, widths: [8], blocks_per_stage: [1],
+          mean: [0.3], std: [0.35]}
+recipe: {binary_activations: {epochs: 1, learning_rate: 0.02},
+         binary_weights: {epochs: 1, learning_rate: 0.02}, quantised_epochs: 1, batch: 64}
+seeds: [4, 5]
+cells:
+  first: {method: plain}
+  "second, strong": {method: paper, options: {penalty: 0.1}}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def run(spec: Path, dataset: Dataset, name: str = "out") -> list[tuple[str, int]]:
+    folder = spec.parent / name
+    found = run_grid(spec, folder / "grid.csv", folder, (dataset, dataset), progress=False)
+    return [(row["cell"], left) for row, left in found]
+
+
+def results(spec: Path, name: str = "out") -> str:
+    return (spec.parent / name / "grid.csv").read_text()
+
+
+def test_cells_run_once_and_share_step_1(
+    spec: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[str] = []
+    real = Trainer._finish_epoch
+
+    def finish(self: Trainer, phase: Phase) -> None:
+        phases.append(phase.title)
+        real(self, phase)
+
+    monkeypatch.setattr(Trainer, "_finish_epoch", finish)
+    assert run(spec, dataset) == [
+        ("first", 3), ("second, strong", 2), ("first", 1), ("second, strong", 0),
+    ]  # fmt: skip
+    assert phases == ["step 1", "step 2", "step 2"] * 2
+    rows = read_results(spec.parent / "out" / "grid.csv")
+    assert [(row["cell"], row["seed"]) for row in rows] == [
+        ("first", "4"), ("second, strong", "4"), ("first", "5"), ("second, strong", "5"),
+    ]  # fmt: skip
+    assert all(0.25 < float(row["accuracy_integer"]) <= 1 for row in rows)
+    assert run(spec, dataset) == []
+    page = (spec.parent / "out" / "grid.md").read_text()
+    assert page.startswith("# A small grid\n")
+    assert "4 of 4 runs done" in page
+    assert "| second, strong | 2 | " in page
+
+
+def test_a_changed_cell_runs_again(spec: Path, dataset: Dataset) -> None:
+    run(spec, dataset)
+    before = results(spec).splitlines()
+    spec.write_text(SPEC.replace("penalty: 0.1", "penalty: 0.2").replace("first:", "one:"))
+    assert run(spec, dataset) == [("second, strong", 1), ("second, strong", 0)]
+    after = results(spec).splitlines()
+    assert after[1] == before[1].replace("first", "one")  # a name alone is no other cell
+    assert after[2] != before[2]
+
+
+def test_an_interrupted_cell_goes_on(
+    spec: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(spec, dataset, "whole")
+    real, calls = Trainer._step, 0
+
+    def step(self: Trainer, index: torch.Tensor, place: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 9 == 2:  # four batches an epoch
+            self.interrupts.requested = True
+        real(self, index, place)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    stops = 0
+    while True:
+        try:
+            run(spec, dataset)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 3
+    assert calls == 6 * 4  # no batch twice
+    assert results(spec) == results(spec, "whole")
+
+
+def test_the_table(spec: Path) -> None:
+    rows = [
+        {"cell": "first", "accuracy_integer": a, "accuracy_float": "0.5", "train_accuracy": "1"}
+        for a in ("0.80", "0.82", "0.84")
+    ]
+    assert table(load_spec(spec), rows).splitlines()[2:] == [
+        "| first | 3 | 82.00 ± 2.00 | 50.00 ± 0.00 | 100.00 ± 0.00 |",
+        "| second, strong | 0 | – | – | – |",
+    ]
+    assert "| first | 1 | 80.00 | 50.00 | 100.00 |" in table(load_spec(spec), rows[:1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: [4, 5]", "seeds: 4", "must have a list of integers as seeds, not 4"),
+        ("seeds:", "seed:", "must have the keys cells, description, limit, network, recipe, seeds"),
+        ("method: plain", "method: x", r"cell first: method must be one of .*, not 'x'"),
+        ("method: plain", "method: real", "cell first: a network without anything binary has no"),
+        ("penalty: 0.1", "gamma: 1", "cell second, strong: Options of method paper must be among"),
+        ("classes: 4", "klasses: 4", "Network keys must be among"),
+        ("network:", "network: [", "must be YAML"),
+    ],
+)
+def test_broken_grids(spec: Path, old: str, new: str, message: str) -> None:
+    assert old in SPEC
+    spec.write_text(SPEC.replace(old, new))
+    with pytest.raises(SpecError, match=message):
+        load_spec(spec)
+
+
+def test_missing_grids_and_broken_results(spec: Path) -> None:
+    with pytest.raises(SpecError, match=r"Grid must be an existing \.yaml file, not nowhere\.yaml"):
+        load_spec(Path("nowhere.yaml"))
+    path = spec.with_suffix(".csv")
+    assert read_results(path) == []
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(SpecError, match="must be a CSV file of the columns cell, seed, "):
+        read_results(path)
+
+
+def test_the_grid_that_ships() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    spec = load_spec(docs / "ablation.yaml")
+    assert len(spec.seeds) == 3
+    assert max(spec.network.widths) <= 16
+    for recipe in spec.cells.values():
+        assert recipe.binary_activations.epochs + recipe.binary_weights.epochs >= 10
+    if (docs / "ablation.csv").exists():  # then its page is of these rows
+        rows = ablate.finished(spec, read_results(docs / "ablation.csv"))
+        page = ablate.document(spec, Path("docs/ablation.yaml"), rows)
+        assert (docs / "ablation.md").read_text() == page
+        with (docs / "ablation.csv").open(newline="") as file:
+            assert list(csv.DictReader(file)) == rows
