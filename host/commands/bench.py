@@ -1,9 +1,12 @@
 """Measure speed on this computer: PyTorch, golden model, training step, RTL simulation.
 
-OUT has the golden model's frames per second and their ratio to the float model's, the time of a
-training step and its ratio to one of the same network with plain binary weights, and the simulated
-cycles per second. `rbonn bench golden` measures the golden model alone, beside the float model
-frame by frame (its binary weights computed before); by default a ResNet-18 for 224 x 224 pixels.
+OUT has the golden model's frames per second and their ratio to the float model's, the simulated
+cycles per second, and of a training step its time and peak memory, with their ratios to those of
+the same network with plain straight-through binary weights and with real weights.
+
+`rbonn bench golden` measures the golden model alone, beside the float model frame by frame (its
+binary weights computed before); by default a ResNet-18 for 224 x 224 pixels. `rbonn bench train`
+measures the training step alone, and needs no checkpoint.
 """
 
 import argparse
@@ -23,20 +26,27 @@ PIXELS = 200_000  # of all frames together: 250 of Fashion-MNIST
 GOLDEN_FRAMES = 16
 FLOAT_FRAMES = 4
 RTL_FRAMES = 4
-STEPS = 4
 RUNS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("all", "golden"), default="all", help="default: all"
+        "what", nargs="?", choices=("all", "golden", "train"), default="all", help="default: all"
     )
     add_model(parser, required=False)
     add_board(parser)
     parser.add_argument("--no-rtl", action="store_true", help="leave the RTL simulation out")
     parser.add_argument(
-        "--threads", metavar="N", type=positive, default=2, help="of `bench golden` (default: 2)"
+        "--threads", metavar="N", type=positive, default=2,
+        help="of the golden model alone and of the training step (default: 2)",
+    )  # fmt: skip
+    step = parser.add_argument_group("the training step")
+    step.add_argument("--method", metavar="X", default="released", help="(default: released)")
+    step.add_argument("--batch", metavar="N", type=positive, default=128, help="(default: 128)")
+    step.add_argument(
+        "--rounds", metavar="N", type=positive, default=5, help="steps to time (default: 5)"
     )
+    step.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     add_json(parser)
 
 
@@ -55,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         if args.what != "golden":
             raise UserError("Give the --model to measure")
         args.model = GOLDEN_MODEL
+    if args.what == "train":
+        write_json(args.json, training(args))
+        return 0
     geometry = geometry_named(args.board, args.model)
     checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
@@ -125,12 +138,7 @@ def everything(
         result[f"{name}_fps"] = round(len(pixels) / best_seconds(action), 1)
         say(f"{name}: {result[f'{name}_fps']:,.0f} frames/s", args)
     result["golden_over_float"] = round(result["golden_fps"] / result["float_fps"], 4)
-    result |= training(checkpoint)
-    say(
-        f"training step: {result['train_step_ms']:.0f} ms, {result['train_step_ratio']:.2f} times "
-        f"that of plain binary weights",
-        args,
-    )
+    result |= training(args)
     if not args.no_rtl:
         result |= simulation(compiled, geometry)
         say(
@@ -140,40 +148,22 @@ def everything(
     return result
 
 
-def training(checkpoint: Any) -> dict[str, float]:
-    """Seconds of an optimiser step with RBONN weights, and with plain binary ones."""
-    import torch
-    from torch.nn.functional import cross_entropy
+def training(args: argparse.Namespace) -> dict[str, Any]:
+    """Time and peak memory of a training step, beside plain binary weights and real ones."""
+    from rbonn_train.bench import Case, measure
+    from rbonn_train.config import load_model_yaml
 
-    from isa.checkpoint import read_checkpoint
-    from rbonn_train.binary import Mode, after_backward, after_step
-    from rbonn_train.loop import make_optimizer
-    from rbonn_train.network import BinaryNetwork
-    from rbonn_train.recipe import Step
-
-    network = read_checkpoint(checkpoint, calibrated=False)[0].network
-    generator = torch.Generator().manual_seed(0)
-    shape = (128, network.input_channels, *network.input_size)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, network.classes, (len(images),), generator=generator)
-    seconds = {}
-    for mode in (Mode.NONE, Mode.RELEASED):
-        model = BinaryNetwork(network, mode)
-        optimizer = make_optimizer(model, Step(1), 0.1)
-
-        def steps(model: Any = model, optimizer: Any = optimizer) -> None:
-            for _ in range(STEPS):
-                optimizer.zero_grad()
-                cross_entropy(model(images), labels).backward()
-                after_backward(model)
-                optimizer.step()
-                after_step(model)
-
-        seconds[mode] = best_seconds(steps) / STEPS
-    return {
-        "train_step_ms": round(1e3 * seconds[Mode.RELEASED], 2),
-        "train_step_ratio": round(seconds[Mode.RELEASED] / seconds[Mode.NONE], 3),
-    }
+    case = Case(args.batch, args.precision, args.threads)
+    network = load_model_yaml(args.model).network
+    result = measure(network, args.method, case, rounds=args.rounds)
+    say(
+        f"training step, {args.method}: {result['train_step_ms']:.1f} ms, "
+        f"{result['train_step_ratio']:.3f} times plain binary weights, "
+        f"{result['train_step_over_real']:.3f} times real ones; peak memory "
+        f"{result['train_peak_mb']:.0f} MB, {result['train_peak_ratio']:.3f} times plain",
+        args,
+    )
+    return result
 
 
 def simulation(compiled: Any, geometry: Any) -> dict[str, int]:

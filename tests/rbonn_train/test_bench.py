@@ -1,0 +1,82 @@
+"""The cost of a training step is measured, and what it is compared with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from host import cli
+from isa.network import Network
+from rbonn_train import bench
+from rbonn_train.bench import Case, make_step, measure, peak_kilobytes
+from rbonn_train.methods import METHODS
+
+
+@pytest.mark.parametrize("method", [*METHODS, bench.REAL_WEIGHTS])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_method_has_a_step(network: Network, method: str, precision: str) -> None:
+    step = make_step(network, method, Case(4, precision))
+    step()
+    step()
+
+
+def test_ratios_are_of_one_run(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"paper": 0.3, bench.PLAIN: 0.2, bench.REAL_WEIGHTS: 0.1}
+    peaks = {"paper": 3 << 10, bench.PLAIN: 2 << 10, bench.REAL_WEIGHTS: 2 << 10}
+    asked = []
+
+    def seconds(network: Network, methods: list[str], case: Case, rounds: int) -> dict[str, float]:
+        asked.append((methods, rounds))
+        return times
+
+    monkeypatch.setattr(bench, "seconds", seconds)
+    monkeypatch.setattr(bench, "peak_kilobytes", lambda network, method, case: peaks[method])
+    found = measure(network, "paper", Case(4), rounds=7)
+    assert asked == [(["paper", bench.PLAIN, bench.REAL_WEIGHTS], 7)]
+    assert found["train_step_ms"] == 300
+    assert found["train_step_ratio"] == 1.5
+    assert found["train_step_over_real"] == 3
+    assert found["train_peak_mb"] == 3
+    assert (found["train_peak_ratio"], found["train_batch"]) == (1.5, 4)
+
+
+def test_the_first_round_does_not_count(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], dict.fromkeys("ab", 0)
+
+    def make(network: Network, method: str, case: Case) -> object:
+        def step() -> None:
+            calls[method] += 1
+            clock[0] += {"a": [0, 3, 2], "b": [9, 5, 6]}[method][calls[method] - 1]
+
+        return step
+
+    monkeypatch.setattr(bench, "make_step", make)
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    assert bench.seconds(network, ["a", "b"], Case(), 2) == {"a": 2, "b": 5}
+
+
+def test_the_peak_is_that_of_a_process_of_its_own(network: Network) -> None:
+    kept = torch.ones(200 << 18)  # 200 MB here must not count there
+    small = peak_kilobytes(network, "plain", Case(4, threads=1))
+    large = peak_kilobytes(network, "plain", Case(1024, threads=1))
+    assert 50 << 10 < small < large - (10 << 10)
+    assert kept[0] == 1
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def stand_in(network: Network, method: str, case: Case, *, rounds: int) -> dict[str, float]:
+        asked.append((network.name, method, case, rounds))
+        return dict.fromkeys(
+            ("train_step_ms", "train_step_ratio", "train_step_over_real", "train_peak_mb",
+             "train_peak_ratio"), 1.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(bench, "measure", stand_in)
+    arguments = ["bench", "train", "--model", "tiny", "--method", "paper", "--batch", "32"]
+    out = tmp_path / "x.json"
+    assert cli.main([*arguments, "--threads", "1", "--rounds", "3", "--json", str(out)]) == 0
+    assert asked == [("tiny", "paper", Case(32, "float32", 1), 3)]
+    assert json.loads(out.read_text())["train_step_ratio"] == 1.0
