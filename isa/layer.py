@@ -12,10 +12,11 @@ For output pixel (i, j) and step (ky, n) the operand is read at
     base + (i*stride - pad + ky) * row + (j*stride - pad) * pixel + n
 
 where neighbouring columns and channels are contiguous, so that n alone walks along a kernel row.
-It contributes 0 (the stem: the border value) unless 0 <= i*stride - pad + ky < in_height and
-0 <= (j*stride - pad)*pixel + n < row_length. The unit of base, row, pixel and n is a K-bit word for
-a binary layer and a byte for the stem (n counts groups of T bytes). For pointwise layer and
-classifier, n counts groups of T channels; the other three count words of L channels.
+It contributes 0 (the stem: the border value) unless
+0 <= first_row + i*stride - pad + ky < in_height and 0 <= (j*stride - pad)*pixel + n < row_length.
+The unit of base, row, pixel and n is a K-bit word for a binary layer and a byte for the stem (n
+counts groups of T bytes). For pointwise layer and classifier, n counts groups of T channels; the
+other three count words of L channels.
 
 A layer may come in parts, each with a descriptor of its own: some tiles of a convolution, whose
 destinations lie behind those of the part before, or some rows of a stem of one tile. Parts of a

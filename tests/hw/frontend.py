@@ -69,6 +69,8 @@ class Frontend(wiring.Component):
             mux.select.eq(control.source),
             loader.check.eq(control.check),
             loader.start.eq(control.start),
+            loader.stem_done.eq(control.stem_done),
+            loader.more.eq(control.more),
             control.checked.eq(loader.checked),
             control.frame_ok.eq(loader.frame_ok),
             control.error.eq(loader.error),
@@ -89,31 +91,45 @@ class Frontend(wiring.Component):
 
 
 class Content:
-    """A made-up image, and what the loader must deliver of it."""
+    """A made-up image, and what the loader must deliver of it.
 
-    def __init__(self, geometry=TINY, *, layers=3, seed=7):
+    `types`: those of its layers, again and again.
+    """
+
+    def __init__(self, geometry=TINY, *, layers=3, seed=7, types=(PacketType.LAYER,)):
         generator = random.Random(seed)
 
         def word(bits=32):
             return generator.getrandbits(bits)
 
-        self.descriptors, self.params, self.weights = [], [], []
+        self._layers = []  # type, descriptor, params, weights
         packets = []
         for index in range(layers):
             raw = word(LAYER.size)
-            self.descriptors.append(raw)
-            packets.append(Packet(PacketType.LAYER, _words(raw, LAYER_WORDS)))
+            kind = types[index % len(types)]
+            params, weights = [], []
+            self._layers.append((kind, [raw], params, weights))
+            packets.append(Packet(kind, _words(raw, LAYER_WORDS)))
             for _ in range(0 if index % 3 == 1 else 2):  # every third has no tiles, as a pool layer
                 channels = [word(CHANNEL.size) for _ in range(geometry.lanes)]
-                self.params += channels
+                params += channels
                 payload = [w for raw in channels for w in _words(raw, CHANNEL_WORDS)]
                 packets.append(Packet(PacketType.PARAMS, payload))
                 sets = [word(geometry.port_bits) for _ in range(generator.randrange(1, 12))]
-                self.weights += sets
+                weights += sets
                 payload = [w for raw in sets for w in _words(raw, geometry.port_bits // 32)]
                 packets.append(Packet(PacketType.WEIGHTS, payload))
         info = ImageInfo("made-up", (4, 4, 1), classes=10, layers=layers, logit_exponent=-3)
         self.image = image.build(geometry, info, packets)
+
+    def delivered(self, *, stem_done=False, more=True):
+        """Descriptors, params and weights of a frame."""
+        skipped = {PacketType.STEM: stem_done, PacketType.AHEAD: not more}
+        layers = [parts for kind, *parts in self._layers if not skipped.get(kind, False)]
+        return {
+            name: [item for parts in layers for item in parts[number]]
+            for number, name in enumerate(("descriptor", "params", "weights"))
+        }
 
 
 def _words(raw, count):

@@ -5,10 +5,11 @@ import pytest
 from amaranth.sim import Simulator
 
 from hw.control import PERF, PERF_REGISTERS, Control
-from isa import image
+from isa import checked, image
 from isa.geometry import TINY
 from isa.registers import (
     ADDRESS_BITS,
+    CONTROL,
     IMAGE_ADDRESS_BITS,
     MEMORY,
     ErrorCode,
@@ -291,6 +292,48 @@ def test_ports_are_emptied_by_an_abort_and_closed_by_an_error():
         for _ in range(4):
             _, _, *valid = await ctx.tick().sample(dut.input.valid, dut.stream.valid)
             assert valid == [0, 0]
+
+    simulate(dut, bench)
+
+
+def start_bits(more):
+    return checked.encode(CONTROL, dict.fromkeys(CONTROL.members, 0) | {"start": 1, "more": more})
+
+
+def test_a_stem_that_was_computed_ahead_is_not_computed_again():
+    dut = control()
+
+    async def bench(ctx):
+        await make_ready(ctx, dut)
+        for more, done in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (0, 1)):
+            ctx.set(dut.frame_ok, 0)
+            await write(ctx, dut.bus, Register.CONTROL, start_bits(more))
+            assert await state(ctx, dut.bus) == State.RUNNING
+            assert (ctx.get(dut.more), ctx.get(dut.stem_done)) == (more, done)
+            await finish(ctx, dut)
+            assert await state(ctx, dut.bus) == State.DONE
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("event", ["abort", "check", "error"])
+def test_a_stem_that_was_computed_ahead_is_forgotten(event):
+    dut = control()
+
+    async def bench(ctx):
+        await make_ready(ctx, dut)
+        await write(ctx, dut.bus, Register.CONTROL, start_bits(1))
+        await finish(ctx, dut)
+        if event == "error":
+            await command(ctx, dut.bus, "start")
+            ctx.set(dut.error, ErrorCode.PACKET)
+            await pulse(ctx, dut.error_valid)
+        if event == "abort":
+            await command(ctx, dut.bus, "abort")
+        await make_ready(ctx, dut)
+        await command(ctx, dut.bus, "start")
+        assert await state(ctx, dut.bus) == State.RUNNING
+        assert not ctx.get(dut.stem_done)
 
     simulate(dut, bench)
 

@@ -203,7 +203,7 @@ def test_writer_routes_by_kind(kind, name, count):
                     11 + 60 * i + 14 * j + g for i in range(2) for j in range(3) for g in range(5)
                 ]
             else:
-                assert writes[name] == list(range(count))
+                assert writes[name] == list(range(11, 11 + count))
 
     simulate(dut, bench, deadline_cycles=2000)
 

@@ -13,9 +13,7 @@ from tests.hw.test_loader import rebuilt
 CONTENT = Content(layers=4)
 WORDS = CONTENT.image.words
 ITEMS = {
-    "descriptor": CONTENT.descriptors,
-    "params": CONTENT.params,
-    "weights": CONTENT.weights,
+    **CONTENT.delivered(),
 }
 
 

@@ -13,7 +13,7 @@ from hw.loader import Loader, WordAssembler
 from hw.source import RamSource
 from isa import checked, image
 from isa.geometry import TINY, ULX3S_25F
-from isa.image import HEADER, HEADER_WORDS, PACKET, Packet, PacketType
+from isa.image import HEADER, HEADER_WORDS, LAYER_TYPES, PACKET, Packet, PacketType
 from isa.registers import IMAGE_ADDRESS_BITS, ErrorCode
 from sim.bench import receive, send, simulate
 from tests.hw.frontend import Content, raw
@@ -108,11 +108,7 @@ def check(images):
 def test_delivers_every_frame_whole_and_in_order(geometry, stalls):
     content = Content(geometry, layers=7)
     dut = LoaderBench(content.image.words, geometry=geometry)
-    expected = {
-        "descriptor": content.descriptors,
-        "params": content.params,
-        "weights": content.weights,
-    }
+    expected = content.delivered()
 
     async def run(ctx):
         await pulse(ctx, dut.check)
@@ -132,6 +128,38 @@ def test_delivers_every_frame_whole_and_in_order(geometry, stalls):
                 ctx, getattr(dut, name), 2 * len(expected[name]), stalls, seed=len(name)
             )
             assert [raw(item) for item in items] == 2 * expected[name]
+
+        take.__name__ = name
+        return take
+
+    simulate(dut, run, *map(taker, OUTPUTS), deadline_cycles=60_000)
+
+
+@pytest.mark.parametrize("stem_done", [0, 1])
+@pytest.mark.parametrize("more", [0, 1])
+def test_skips_a_stem_that_is_done_and_one_that_nobody_wants(stem_done, more):
+    """Whole layers with all their tiles, wherever they stand, and the next frame is complete."""
+    types = (PacketType.STEM, PacketType.LAYER, PacketType.AHEAD, PacketType.LAYER)
+    content = Content(layers=10, types=types)
+    dut = LoaderBench(content.image.words)
+    frames = [{"stem_done": stem_done, "more": more}, {"stem_done": 0, "more": 1}]
+    parts = [content.delivered(**frame) for frame in frames]
+
+    async def run(ctx):
+        await pulse(ctx, dut.check)
+        assert await outcome(ctx, dut) is None
+        for frame in frames:
+            ctx.set(dut.stem_done, frame["stem_done"])
+            ctx.set(dut.more, frame["more"])
+            await pulse(ctx, dut.start)
+            assert await outcome(ctx, dut) is None
+            assert ctx.get(dut.frame_ok)
+
+    def taker(name):
+        async def take(ctx):
+            expected = parts[0][name] + parts[1][name]
+            items = await receive(ctx, getattr(dut, name), len(expected), "light", seed=len(name))
+            assert [raw(item) for item in items] == expected
 
         take.__name__ = name
         return take
@@ -175,7 +203,8 @@ def test_three_descriptors_wait_while_the_stream_goes_on():
             got += valid
         # Descriptors 0, 1 and 2 are held; layers 0 and 2 have two tiles each.
         assert got == 4 * TINY.lanes
-        assert [raw(d) for d in await receive(ctx, dut.descriptor, 7)] == content.descriptors
+        expected = content.delivered()["descriptor"]
+        assert [raw(d) for d in await receive(ctx, dut.descriptor, 7)] == expected
 
     simulate(dut, bench)
 
@@ -192,7 +221,7 @@ def rebuilt(words, **fields):
     return head + words[HEADER_WORDS:]
 
 
-CONTENT = Content(layers=3)
+CONTENT = Content(layers=3, types=(PacketType.STEM, PacketType.LAYER, PacketType.AHEAD))
 WORDS = CONTENT.image.words
 
 
@@ -242,7 +271,7 @@ def test_a_flipped_payload_bit_is_found():
 
 def assembled(packets):
     """An image of these packets; its header and every CRC are right."""
-    layers = sum(packet.type is PacketType.LAYER for packet in packets)
+    layers = sum(packet.type in LAYER_TYPES for packet in packets)
     info = dataclasses.replace(CONTENT.image.info, layers=layers)
     return image.build(TINY, info, packets).words
 

@@ -98,9 +98,13 @@ def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls)
 
 @pytest.mark.parametrize("stalls", ["none", "heavy"])
 @pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("parts", [False, True])
 @pytest.mark.parametrize(("rows", "row_bytes", "ahead", "stride"), [(9, 21, 5, 2), (7, 18, 4, 1)])
-def test_input_ring_serves_frames_longer_than_itself(taps, rows, row_bytes, ahead, stride, stalls):
-    """Three rows above the map, as under a 7x7 kernel; every row is read while it is wanted."""
+def test_input_ring_serves_frames_longer_than_itself(
+    taps, rows, row_bytes, ahead, stride, parts, stalls
+):
+    """Three rows above the map, as under a 7x7 kernel; every row is read while it is wanted. In
+    parts: there may be another layer before any row."""
     depth, pad = 128, 3
     assert rows * row_bytes > depth - 4
     dut = InputRing(depth=depth, taps=taps)
@@ -124,6 +128,8 @@ def test_input_ring_serves_frames_longer_than_itself(taps, rows, row_bytes, ahea
             await begin(ctx, dut, row=-pad)
             for row in range(-pad, rows + pad - ahead + 1, stride):
                 ctx.set(dut.row, row)
+                if parts and luck.random() < 0.5:
+                    await another_layer(ctx, dut)
                 await ctx.tick().repeat(dut.READY_LATENCY)
                 await ctx.tick().until(dut.ready)
                 first, last = max(row, 0) * row_bytes, min(row + ahead, rows) * row_bytes
@@ -168,6 +174,22 @@ async def begin(ctx, dut, row=0):
     await ctx.tick()
     ctx.set(dut.start, 0)
     ctx.set(dut.row, row)
+    ctx.set(dut.active, 1)
+    await ctx.tick()
+
+
+async def another_layer(ctx, dut):
+    """Its descriptor stands there for a while, and then the stem's again."""
+    names = ("frame_bytes", "row_bytes", "rows", "rows_ahead", "row")
+    fields = {name: ctx.get(getattr(dut, name)) for name in names}
+    ctx.set(dut.active, 0)
+    await ctx.tick()
+    for name in names:
+        ctx.set(getattr(dut, name), 5)
+    await ctx.tick().repeat(20)
+    for name, value in fields.items():
+        ctx.set(getattr(dut, name), value)
+    await ctx.tick().repeat(2)
     ctx.set(dut.active, 1)
     await ctx.tick()
 

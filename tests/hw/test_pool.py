@@ -11,10 +11,13 @@ from sim.bench import simulate
 LANES = 2
 
 
-def run_pool(dut, maps, *, enable, gaps):
-    """``maps``: (residuals, bits), each (H, W, C). Returns the words that leave."""
+def run_pool(dut, maps, *, enable, gaps, parts=False):
+    """``maps``: (residuals, bits), each (H, W, C). Returns the words that leave.
+
+    With ``parts``, words of other layers pass between every two rows.
+    """
     rng = np.random.default_rng(2)
-    words, entered, left = [], [], []
+    words, entered, left, passed = [], [], [], []
     finished = [False]
 
     async def feed(ctx):
@@ -28,6 +31,23 @@ def run_pool(dut, maps, *, enable, gaps):
             ctx.set(dut.restart, 0)
             cycle += 1
 
+        async def other_layer(width, groups):
+            for _ in range(dut.latency):  # its last results have left
+                await tick()
+            ctx.set(dut.enable, 0)
+            ctx.set(dut.width, 2)
+            ctx.set(dut.groups, 1)
+            for number in range(7):
+                value = [99] * LANES
+                ctx.set(dut.input, {"valid": 1, "residual": value, "bits": number & 3})
+                passed.append(cycle + dut.latency)
+                await tick()
+            for _ in range(dut.latency):
+                await tick()
+            ctx.set(dut.enable, 1)
+            ctx.set(dut.width, width)
+            ctx.set(dut.groups, groups)
+
         for index, (residual, bits) in enumerate(maps):
             height, width, channels = residual.shape
             ctx.set(dut.width, width)
@@ -36,6 +56,8 @@ def run_pool(dut, maps, *, enable, gaps):
             if index % 2:  # a restart of its own; otherwise it comes with the first word
                 await tick()
             for r in range(height):
+                if parts and r and r % 2 == 0:
+                    await other_layer(width, channels // LANES)
                 for c in range(width):
                     for g in range(0, channels, LANES):
                         while gaps and rng.integers(0, 3) == 0:
@@ -55,7 +77,7 @@ def run_pool(dut, maps, *, enable, gaps):
     async def collect(ctx):
         cycle = 0
         while not finished[0]:
-            if ctx.get(dut.output.valid):
+            if ctx.get(dut.output.valid) and cycle not in passed:
                 raw = ctx.get(dut.output.bits)
                 words.append(
                     (
@@ -81,13 +103,14 @@ def random_map(rng, height, width, channels):
 SHAPES = [(2, 2, 2), (2, 2, 4), (4, 2, 2), (2, 6, 2), (8, 4, 4), (6, 8, 6), (6, 2, 2)]
 
 
+@pytest.mark.parametrize("parts", [False, True])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_max_pool(gaps):
+def test_max_pool(gaps, parts):
     rng = np.random.default_rng(1)
     maps = [random_map(rng, *shape) for shape in SHAPES]
     maps.append(tuple(np.full((4, 4, 2), value) for value in (-256, 0)))  # ignored, not 0
     dut = MaxPool(post_lanes=LANES, max_groups=3, line_words=16)
-    words = run_pool(dut, maps, enable=1, gaps=gaps)
+    words = run_pool(dut, maps, enable=1, gaps=gaps, parts=parts)
     expected = np.concatenate(
         [[dut.model(part).reshape(-1, LANES) for part in pair] for pair in maps], axis=1
     )

@@ -91,10 +91,8 @@ def steps(layer, taps, words_per_group):
                         kind, n // words_per_group
                     )
                     x = j * stride * layer["src_pixel"] - layer["pad_x"] + unit
-                    inside = [
-                        0 <= row < layer["in_height"] and 0 <= x + t < layer["row_length"]
-                        for t in range(taps)
-                    ]
+                    in_map = 0 <= layer["first_row"] + row < layer["in_height"]
+                    inside = [in_map and 0 <= x + t < layer["row_length"] for t in range(taps)]
                     yield {
                         "swap": b == 0,
                         "first": index == 0,
@@ -138,6 +136,10 @@ CASES = {
     "one pixel": (conv(LayerKind.BINARY, size=(1, 1), words=1, block=1), 1, 1),
     "stem": (conv(LayerKind.STEM, size=(4, 4), words=1, block=16), 1, 2),
     "stem, 3 channels, 2 taps": (conv(LayerKind.STEM, size=(4, 6), words=3, taps=2), 2, 4),
+    "stem, its last rows": (
+        conv(LayerKind.STEM, size=(8, 4), words=3, taps=2, kernel=7, stride=2)
+        | {"first_row": 4, "src_base": 48, "out_height": 2, "blocks": 1, "last_block": 4}, 2, 4,
+    ),
     "stem, 4 taps": (conv(LayerKind.STEM, size=(4, 4), words=3, taps=4, kernel=7, stride=2), 4, 1),
     "pointwise": (
         conv(LayerKind.POINTWISE, size=(2, 3), words=4, channels=8, kernel=1, tiles=2), 1, 2,
