@@ -10,17 +10,17 @@ it. Frames do not depend on each other, so threads share them out.
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from isa.fixed import IntArray
 from isa.geometry import Geometry
-from isa.image import Image
+from isa.image import Image, PacketType
 from sim import golden_access as access
 from sim.golden_program import GoldenError, decode_image
-from sim.golden_units import LayerTrace, State, Writes, make_unit
+from sim.golden_units import LayerTrace, State, Unit, Writes, make_unit
 
 __all__ = ["Golden", "GoldenError", "GoldenFrame", "LayerTrace", "Writes"]
 
@@ -42,21 +42,42 @@ class Golden:
 
     def __init__(self, geometry: Geometry, image: Image) -> None:
         self.geometry, self.info = geometry, image.info
-        layers = decode_image(geometry, image)
-        access.check_schedule(geometry, layers, image.info.input_bytes)
-        self._units = [make_unit(geometry, layer) for layer in layers]
+        self.layers = decode_image(geometry, image)
+        access.check_schedule(geometry, self.layers, image.info.input_bytes)
+        self._units = [make_unit(geometry, layer) for layer in self.layers]
+        self._alone = self._executed(stem_done=False, more=False)
         one = State(geometry, np.zeros((1, *image.info.input_shape), np.uint8))
         self._together = max(1, TOGETHER // one.nbytes)
 
     def run(self, frame: npt.NDArray[np.uint8]) -> GoldenFrame:
         """One frame, uint8 of shape (H, W, C), with all that every layer writes."""
         self._check(frame[None])
-        state = State(self.geometry, frame[None])
-        layers = []
-        for unit in self._units:
-            unit.run(state)
-            layers.append(unit.trace(state))
-        return GoldenFrame(state.logits[0, : self.info.classes], layers)
+        return next(self.run_overlapped(frame[None]))
+
+    def run_overlapped(self, frames: npt.NDArray[np.uint8]) -> Iterator[GoldenFrame]:
+        """Frames (N, H, W, C) that follow each other, each announced while the one before is
+        computed: its result and all that is written meanwhile, also of the next one's stem."""
+        self._check(frames)
+        state = State(self.geometry, frames[:1])
+        for number, frame in enumerate(frames):
+            following = frames[number + 1 : number + 2]
+            stem_done = self.ahead and number > 0
+            layers: list[LayerTrace] = []
+            for unit in self._executed(stem_done=stem_done, more=len(following) > 0):
+                is_ahead = unit.layer.packet is PacketType.AHEAD
+                state.take(following if is_ahead else frame[None])
+                unit.run(state)
+                layers.append(replace(unit.trace(state), index=len(layers)))
+            yield GoldenFrame(state.logits[0, : self.info.classes].copy(), layers)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the image has a frame's stem computed while the frame before it is."""
+        return any(layer.packet is PacketType.AHEAD for layer in self.layers)
+
+    def _executed(self, *, stem_done: bool, more: bool) -> list[Unit]:
+        layers = access.executed(self.layers, stem_done=stem_done, more=more)
+        return [self._units[layer.index] for layer in layers]
 
     def run_batch(self, frames: npt.NDArray[np.uint8], threads: int | None = None) -> IntArray:
         """Logits (N, classes) of frames (N, H, W, C)."""
@@ -77,7 +98,7 @@ class Golden:
 
     def _logits(self, frames: npt.NDArray[np.uint8]) -> IntArray:
         state = State(self.geometry, frames)
-        for unit in self._units:
+        for unit in self._alone:
             unit.run(state)
         return state.logits[:, : self.info.classes]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from isa.fixed import IntArray
 from isa.geometry import Geometry
+from isa.image import PacketType
 from isa.layer import LayerKind
 from sim.golden_program import GoldenError, Layer
 
@@ -71,7 +72,7 @@ def operands(geometry: Geometry, layer: Layer) -> Operands:
     row = (i * stride - f["pad"])[:, None] + ky
     column = (j * stride * f["src_pixel"] - f["pad_x"])[:, None]
     start = f["src_base"] + row * f["src_row"] + column
-    in_rows = (row >= 0) & (row < f["in_height"])
+    in_rows = (row >= -f["first_row"]) & (row < f["in_height"] - f["first_row"])
     if layer.kind is LayerKind.BINARY:
         position = column + n
         return Operands(start + n, in_rows & (position >= 0) & (position < f["row_length"]))
@@ -131,8 +132,8 @@ def bit_places(geometry: Geometry, layer: Layer) -> Places:
 
 
 def vector_places(geometry: Geometry, layer: Layer) -> Places:
-    """Words of features (mean) or logits (classifier), from address 0."""
-    words = np.arange(layer.words(geometry))
+    """Words of features (mean) or logits (classifier)."""
+    words = layer.fields["dst_base"] + np.arange(layer.words(geometry))
     zero = np.zeros(1, np.int64)
     return _places(words[None], zero, zero, words * geometry.post_lanes)
 
@@ -144,14 +145,57 @@ def _places(addresses: IntArray, i: IntArray, j: IntArray, channels: IntArray) -
     )
 
 
+@dataclass(frozen=True)
+class Accesses:
+    """Which words of which memory a layer reads and writes, by the memory's name."""
+
+    reads: dict[str, IntArray]
+    writes: dict[str, IntArray]
+
+
+def accesses(geometry: Geometry, layer: Layer) -> Accesses:
+    """What the layer does to all memories."""
+    reads: dict[str, IntArray] = {}
+    writes: dict[str, IntArray] = {}
+    if layer.is_convolution:
+        found = operands(geometry, layer)
+        memory, unit = {
+            LayerKind.STEM: (INPUT, 1),
+            LayerKind.BINARY: (BITS, 1),
+            LayerKind.POINTWISE: (RESIDUAL, geometry.post_lanes),
+            LayerKind.CLASSIFIER: (FEATURES, geometry.post_lanes),
+        }[layer.kind]
+        reads[memory] = np.unique(found.addresses[found.inside] // unit)
+    else:
+        reads[RESIDUAL] = average_reads(layer)
+    if layer.kind in (LayerKind.MEAN, LayerKind.CLASSIFIER):
+        memory = FEATURES if layer.kind is LayerKind.MEAN else LOGITS
+        writes[memory] = vector_places(geometry, layer).addresses
+        return Accesses(reads, writes)
+    places = writes[RESIDUAL] = residual_places(geometry, layer).addresses
+    if layer.kind is LayerKind.BINARY and layer.fields["shortcut"]:
+        reads[RESIDUAL] = places
+    if layer.is_convolution and layer.fields["write_bits"]:
+        sub_words = bit_places(geometry, layer).addresses
+        used = -(-layer.fields["tiles"] // geometry.sub_words)
+        pixel = layer.fields["bit_pixel"]
+        layer.require(pixel >= used, f"have {used} bit words a pixel or more", pixel)
+        writes[BITS] = np.unique(sub_words // geometry.sub_words)
+    return Accesses(reads, writes)
+
+
+INPUT, RESIDUAL, BITS = "input", "residual map", "bit map"
+FEATURES, LOGITS = "features", "logits"
+
+
 class Written:
-    """Which words of a memory have been written in this frame."""
+    """Which frame has written each word of a memory last."""
 
     def __init__(self, memory: str, depth: int) -> None:
         self._memory, self._depth = memory, depth
-        self._written = np.zeros(depth, np.bool_)
+        self._frame = np.full(depth, -1)
 
-    def _check(self, layer: Layer, act: str, addresses: IntArray) -> None:
+    def check_bounds(self, layer: Layer, act: str, addresses: IntArray) -> None:
         wrong = (addresses < 0) | (addresses >= self._depth)
         if wrong.any():
             raise GoldenError(
@@ -159,63 +203,111 @@ class Written:
                 f"{addresses[wrong][0]}"
             )
 
-    def read(self, layer: Layer, addresses: IntArray) -> None:
-        self._check(layer, "read", addresses)
-        missing = addresses[~self._written[addresses]]
+    def read(self, layer: Layer, addresses: IntArray, frame: int) -> None:
+        self.check_bounds(layer, "read", addresses)
+        missing = addresses[self._frame[addresses] != frame]
         if missing.size:
             raise GoldenError(
                 f"{layer.name} must read what was written in this frame, not address "
                 f"{missing[0]} of the {self._memory}"
             )
 
-    def write(self, layer: Layer, addresses: IntArray) -> None:
-        self._check(layer, "write", addresses)
+    def write(self, layer: Layer, addresses: IntArray, frame: int) -> None:
+        self.check_bounds(layer, "write", addresses)
         unique, counts = np.unique(addresses, return_counts=True)
         if (counts > 1).any():
             raise GoldenError(
                 f"{layer.name} must write each word of the {self._memory} once, not address "
                 f"{unique[counts > 1][0]} {counts.max()} times"
             )
-        self._written[addresses] = True
+        ahead = addresses[self._frame[addresses] > frame]
+        if ahead.size:
+            raise GoldenError(
+                f"{layer.name} must not overwrite what belongs to the next frame, address "
+                f"{ahead[0]} of the {self._memory}"
+            )
+        self._frame[addresses] = frame
+
+    def of_frame(self, frame: int) -> int:
+        """How many words it has written and nobody else since."""
+        return int((self._frame == frame).sum())
+
+
+def executed(layers: tuple[Layer, ...], *, stem_done: bool, more: bool) -> list[Layer]:
+    """The layers that are computed while a frame is."""
+    skipped = {PacketType.STEM: stem_done, PacketType.AHEAD: not more}
+    return [layer for layer in layers if not skipped.get(layer.packet, False)]
 
 
 def check_schedule(geometry: Geometry, layers: tuple[Layer, ...], input_bytes: int) -> None:
-    """Raises GoldenError, naming layer and address, where the schedule reads or writes wrongly."""
-    residual = Written("residual map", geometry.residual_words)
-    bits = Written("bit map", geometry.bit_words)
-    features = Written("features", -(-geometry.channels // geometry.post_lanes))
-    data = Written("input", input_bytes)
-    data.write(layers[0], np.arange(input_bytes))
-    sources = {
-        LayerKind.STEM: (data, 1),
-        LayerKind.BINARY: (bits, 1),
-        LayerKind.POINTWISE: (residual, geometry.post_lanes),
-        LayerKind.CLASSIFIER: (features, geometry.post_lanes),
-    }
-    for layer in layers:
-        if layer.kind is LayerKind.STEM:
-            _check_input(geometry, layer, input_bytes)
-        if layer.is_convolution:
-            reads = operands(geometry, layer)
-            memory, unit = sources[layer.kind]
-            read = np.unique(reads.addresses[reads.inside] // unit)
-            memory.read(layer, read)
-        else:
-            read = average_reads(layer)
-            residual.read(layer, read.ravel())
-        if layer.kind is LayerKind.MEAN:
-            features.write(layer, vector_places(geometry, layer).addresses)
-        elif layer.kind is LayerKind.CLASSIFIER:
-            words = layer.words(geometry)
-            room = words * geometry.post_lanes
-            layer.require(room >= layer.fields["classes"], "compute all classes", room)
-            layer.require(layer.pixels == 1, "have one pixel", layer.pixels)
-        else:
-            _check_maps(geometry, layer, read, residual, bits)
+    """Raises GoldenError, naming layer and address, where the schedule reads or writes wrongly:
+    for a frame alone, and for the first, a middle and the last one of frames that follow each
+    other."""
+    for chosen in (PacketType.AHEAD, PacketType.STEM):
+        stems = [
+            layer
+            for layer in layers
+            if layer.kind is LayerKind.STEM and layer.packet in (PacketType.LAYER, chosen)
+        ]
+        if stems:
+            _check_input(geometry, stems, input_bytes)
+    found = [accesses(geometry, layer) for layer in layers]
+    classes = layers[-1].fields["classes"]
+    sequences = [[(False, False)]]
+    if any(layer.packet is PacketType.AHEAD for layer in layers):
+        sequences.append([(False, True), (True, True), (True, False)])
+    for sequence in sequences:
+        memories = {
+            INPUT: Written(INPUT, input_bytes),
+            RESIDUAL: Written(RESIDUAL, geometry.residual_words),
+            BITS: Written(BITS, geometry.bit_words),
+            FEATURES: Written(FEATURES, -(-geometry.channels // geometry.post_lanes)),
+            LOGITS: Written(LOGITS, -(-classes // geometry.post_lanes)),
+        }
+        for frame, (stem_done, more) in enumerate(sequence):
+            for layer in executed(layers, stem_done=stem_done, more=more):
+                _check_layer(memories, layer, found[layer.index], frame)
+            written = memories[LOGITS].of_frame(frame) * geometry.post_lanes
+            layers[-1].require(written >= classes, "complete all classes", written)
 
 
-def _check_input(geometry: Geometry, layer: Layer, input_bytes: int) -> None:
-    """Whether the stem finds all that it reads in the input ring."""
+def _check_layer(memories: dict[str, Written], layer: Layer, use: Accesses, frame: int) -> None:
+    if layer.packet is PacketType.AHEAD:
+        frame += 1
+    for memory, addresses in use.reads.items():
+        if memory == INPUT:  # `_check_input` has seen to it that it is there
+            memories[memory].check_bounds(layer, "read", addresses)
+        else:
+            memories[memory].read(layer, addresses.ravel(), frame)
+    if layer.kind is LayerKind.POOL:
+        _check_order(layer, use.reads[RESIDUAL], use.writes[RESIDUAL])
+    if layer.kind is LayerKind.POINTWISE:
+        _check_disjoint(layer, RESIDUAL, use)
+    if layer.kind is LayerKind.BINARY and BITS in use.writes:
+        _check_disjoint(layer, BITS, use)
+    for memory, addresses in use.writes.items():
+        memories[memory].write(layer, addresses, frame)
+    if layer.kind is LayerKind.CLASSIFIER:
+        layer.require(layer.pixels == 1, "have one pixel", layer.pixels)
+
+
+def _check_input(geometry: Geometry, parts: list[Layer], input_bytes: int) -> None:
+    """Whether the stem, in its parts, finds all that it reads in the input ring."""
+    row = 0
+    for number, layer in enumerate(parts):
+        f = layer.fields
+        layer.require(f["begins"] == (number == 0), "begin if it is first", f["begins"])
+        layer.require(f["ends"] == (number == len(parts) - 1), "end if it is last", f["ends"])
+        layer.require(f["first_row"] == row, f"go on at row {row} of its input", f["first_row"])
+        layer.require(f["src_base"] == row * f["src_row"], f"read from row {row} on", f["src_base"])
+        row += f["out_height"] * (2 if f["stride2"] else 1)
+        layer.require(
+            len(parts) == 1 or f["rows_ahead"] > 0, "go by rows to be in parts", f["rows_ahead"]
+        )
+        _check_rows(geometry, layer, input_bytes)
+
+
+def _check_rows(geometry: Geometry, layer: Layer, input_bytes: int) -> None:
     f, room = layer.fields, geometry.input_bytes
     layer.require(
         f["frame_bytes"] == input_bytes, f"take frames of {input_bytes} bytes", f["frame_bytes"]
@@ -238,32 +330,9 @@ def _check_input(geometry: Geometry, layer: Layer, input_bytes: int) -> None:
     layer.require(needed <= room, f"have its rows in {room} bytes of input memory", needed)
 
 
-def _check_maps(
-    geometry: Geometry, layer: Layer, read: IntArray, residual: Written, bits: Written
-) -> None:
-    """The writes of a layer that has maps for a result, after its ``read``."""
-    places = residual_places(geometry, layer).addresses
-    if layer.kind is LayerKind.BINARY and layer.fields["shortcut"]:
-        residual.read(layer, places)
-    residual.write(layer, places)
-    if layer.kind is LayerKind.POINTWISE:
-        _check_disjoint(layer, "residual map", read, places)
-    if layer.kind is LayerKind.POOL:
-        _check_order(layer, read, places)
-    if layer.is_convolution and layer.fields["write_bits"]:
-        sub_words = bit_places(geometry, layer).addresses
-        used = -(-layer.fields["tiles"] // geometry.sub_words)
-        found = layer.fields["bit_pixel"]
-        layer.require(found >= used, f"have {used} bit words a pixel or more", found)
-        words = np.unique(sub_words // geometry.sub_words)
-        bits.write(layer, words)
-        if layer.kind is LayerKind.BINARY:
-            _check_disjoint(layer, "bit map", read, words)
-
-
-def _check_disjoint(layer: Layer, memory: str, read: IntArray, written: IntArray) -> None:
+def _check_disjoint(layer: Layer, memory: str, use: Accesses) -> None:
     """Every tile reads the whole source, so that none of it may be overwritten."""
-    both = np.intersect1d(read, written)
+    both = np.intersect1d(use.reads[memory], use.writes[memory])
     layer.require(
         not both.size,
         f"not overwrite its own source in the {memory}",

@@ -14,6 +14,8 @@ from sim import golden_kernels as kernels
 from sim.golden_access import Operands
 from sim.golden_program import Layer
 
+Maps = npt.NDArray[np.integer]
+
 UNIT_BITS = 64  # of a bit map: what one word of the memory holds, or its low bits
 
 
@@ -33,7 +35,13 @@ class State:
         units = (geometry.bit_words + 1) * units_a_word(geometry)
         self.bits = np.zeros((count, units), np.uint64)
         self.features = np.zeros((count, -(-geometry.channels // lanes) * lanes), np.int16)
-        self.logits = np.zeros((count, 0), np.int64)
+        self.logits = np.zeros((count, -(-geometry.classes // lanes) * lanes), np.int64)
+        # The last row of the stem's part before: residuals and signs, (N, width * channels) each.
+        self.stem_row: tuple[Maps, Maps] | None = None
+
+    def take(self, frames: npt.NDArray[np.uint8]) -> None:
+        """Other frames stand in the input."""
+        self.input[:, :-4] = frames.reshape(len(frames), -1)
 
     @property
     def nbytes(self) -> int:

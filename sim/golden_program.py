@@ -5,7 +5,7 @@ the rules of `isa.image` and `isa.layer` alone.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from isa import checked, image
 from isa.fixed import ChannelParameters, IntArray, Shifts
 from isa.geometry import Geometry
-from isa.image import CHANNEL_WORDS, LAYER_WORDS, Image, Packet, PacketType
+from isa.image import CHANNEL_WORDS, LAYER_TYPES, LAYER_WORDS, Image, Packet, PacketType
 from isa.layer import CHANNEL, LAYER, LayerKind
 
 CONVOLUTIONS = (LayerKind.STEM, LayerKind.BINARY, LayerKind.POINTWISE, LayerKind.CLASSIFIER)
@@ -30,7 +30,8 @@ class GoldenError(ValueError):
 class Layer:
     """One layer of an image.
 
-    ``fields`` are those of `isa.layer.LAYER`. Convolutions have ``params``, arrays of shape
+    ``fields`` are those of `isa.layer.LAYER`, ``packet`` the type of the packet that brought them,
+    which tells when the layer is computed. Convolutions have ``params``, arrays of shape
     (tiles * M,), and ``weights``: bits of shape (tiles, steps, M, K) for a binary layer, int8
     values of shape (tiles, steps, M, T) for the others. Pool and mean have neither.
     """
@@ -38,6 +39,7 @@ class Layer:
     index: int
     kind: LayerKind
     fields: dict[str, int]
+    packet: PacketType = PacketType.LAYER
     params: ChannelParameters | None = None
     weights: Weights | None = None
 
@@ -78,19 +80,26 @@ def decode_image(geometry: Geometry, source: Image) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     packets = iter(source.packets)
     for packet in packets:
-        if packet.type is not PacketType.LAYER:
+        if packet.type not in LAYER_TYPES:
             raise GoldenError(f"Layer {len(layers)} must begin with LAYER, not {packet.type.name}")
         layers.append(_layer(geometry, len(layers), packet, packets))
     if len(layers) != source.info.layers:
         raise GoldenError(f"Image must have {source.info.layers} layers, not {len(layers)}")
     if not layers or layers[-1].kind is not LayerKind.CLASSIFIER:
         raise GoldenError("Image must end with a classifier")
-    last = layers[-1]
-    last.require(
-        last.fields["classes"] == source.info.classes,
-        f"have the header's {source.info.classes} classes",
-        last.fields["classes"],
-    )
+    for layer in layers:
+        if layer.kind is LayerKind.CLASSIFIER:
+            layer.require(
+                layer.fields["classes"] == source.info.classes,
+                f"have the header's {source.info.classes} classes",
+                layer.fields["classes"],
+            )
+            last = layer is layers[-1]
+            layer.require(
+                bool(layer.fields["ends"]) == last,
+                f"{'' if last else 'not '}end the classifier",
+                layer.fields["ends"],
+            )
     return tuple(layers)
 
 
@@ -105,7 +114,12 @@ def _layer(geometry: Geometry, index: int, packet: Packet, packets: Iterator[Pac
         kind = LayerKind(fields["kind"])
     except ValueError as error:
         raise GoldenError(f"Layer {index} must have a valid descriptor: {error}") from error
-    layer = Layer(index, kind, fields)
+    layer = Layer(index, kind, fields, packet.type)
+    layer.require(
+        packet.type is PacketType.LAYER or kind is LayerKind.STEM,
+        "be a stem to be computed ahead",
+        packet.type.name,
+    )
     layer.require(layer.pixels > 0, "have a map of at least one pixel", layer.pixels)
     layer.require(fields["inner"] > 0, "have at least one step or word", fields["inner"])
     if not layer.is_convolution:
@@ -116,7 +130,7 @@ def _layer(geometry: Geometry, index: int, packet: Packet, packets: Iterator[Pac
         params.append(_params(geometry, layer, _next(layer, tile, packets, "PARAMS")))
         weights.append(_weights(geometry, layer, _next(layer, tile, packets, "WEIGHTS")))
     table = np.concatenate(params)
-    return Layer(index, kind, fields, ChannelParameters(*table.T), np.stack(weights))
+    return replace(layer, params=ChannelParameters(*table.T), weights=np.stack(weights))
 
 
 def _check_loops(geometry: Geometry, layer: Layer) -> None:

@@ -16,6 +16,7 @@ from sim.golden_products import (
     UNIT_BITS,
     BinaryProducts,
     MacProducts,
+    Maps,
     State,
     unit_bits,
     units_a_word,
@@ -100,11 +101,15 @@ class _Convolution(Unit):
         acc = self._products(state)
         signs: npt.NDArray[np.integer] = np.empty(acc.shape, np.uint8)
         if self._pooled:
-            maps = np.empty((len(state.input), self.layer.pixels * self._width), np.int16)
+            maps: Maps = np.empty((len(state.input), self.layer.pixels * self._width), np.int16)
             places = np.arange(self.layer.pixels) * self._width
             kernels.post_process(acc, maps, places, False, self._table, self._rules, signs)
-            signs = self._pool(signs)
-            pooled = self._pool(maps).reshape(len(maps), -1, self.geometry.post_lanes)
+            above = state.stem_row or (None, None)
+            maps, signs = self._by_frame(maps), self._by_frame(signs)
+            ends = self.layer.fields["ends"]
+            state.stem_row = None if ends else (maps[:, -1].copy(), signs[:, -1].copy())
+            signs = self._pool(signs, above[1])
+            pooled = self._pool(maps, above[0]).reshape(len(maps), -1, self.geometry.post_lanes)
             memory = state.residual.reshape(len(maps), -1, self.geometry.post_lanes)
             memory[:, self._residual.addresses] = pooled
         else:
@@ -115,14 +120,20 @@ class _Convolution(Unit):
             width = unit_bits(self.geometry)
             kernels.pack_signs(signs, width, self._units, self._bit_places, state.bits)
 
-    def _pool(self, maps: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-        """(N * pixels, channels) of either map, after the max-pool."""
-        height, width = self.layer.fields["out_height"], self.layer.fields["out_width"]
-        values = maps.reshape(-1, height, width, self._width)
-        shape = (len(values), height // 2, width // 2, self._width)
-        result = np.empty(shape, maps.dtype)
-        kernels.max_pool(values, result)
-        return result.reshape(-1, self._width)
+    def _by_frame(self, maps: Maps) -> Maps:
+        """(N, height, width, channels), before the max-pool."""
+        fields = self.layer.fields
+        return maps.reshape(-1, fields["out_height"], fields["out_width"], self._width)
+
+    def _pool(self, values: Maps, above: Maps | None) -> Maps:
+        """(N * pixels, channels) of either map, after the max-pool. ``above``: the row before the
+        first one, of the part before this."""
+        if above is not None:
+            values = np.concatenate([above[:, None], above[:, None], values], axis=1)
+        height, width = values.shape[1:3]
+        result = np.empty((len(values), height // 2, width // 2, self._width), values.dtype)
+        kernels.max_pool(np.ascontiguousarray(values), result)
+        return result[:, 0 if above is None else 1 :].reshape(-1, self._width)
 
     def trace(self, state: State) -> LayerTrace:
         bits = None
@@ -193,10 +204,12 @@ class _Classifier(Unit):
         self._places = access.vector_places(geometry, layer)
         width = layer.words(geometry) * geometry.post_lanes
         self._params = fixed.ChannelParameters(*kernels.table_of(layer.params)[:, :width])
+        start = layer.fields["dst_base"] * geometry.post_lanes
+        self._channels = slice(start, start + width)
 
     def run(self, state: State) -> None:
         acc = self._products(state).astype(np.int64)
-        state.logits = fixed.logits(acc, self._params, self.layer.shifts)
+        state.logits[:, self._channels] = fixed.logits(acc, self._params, self.layer.shifts)
 
     def trace(self, state: State) -> LayerTrace:
         logits = _words(self.geometry, state.logits, self._places)

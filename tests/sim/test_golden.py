@@ -87,7 +87,7 @@ REFUSALS = [
     (4, {"dst_base": 2000}, "Layer 4 (binary) must read the residual map at 0..2047, not at 2048"),
     (0, {"dst_base": 2000}, "Layer 0 (stem) must write the residual map at 0..2047, not at 2048"),
     (0, {"frame_bytes": 255}, "Layer 0 (stem) must take frames of 256 bytes, not 255"),
-    (0, {"src_base": 1}, "Layer 0 (stem) must read the input at 0..255, not at 256"),
+    (0, {"src_base": 1}, "Layer 0 (stem) must read from row 0 on, not 1"),
     (1, {"bit_base": 0}, "Layer 1 (binary) must not overwrite its own source in the bit map, not "
      "address 0"),
     (1, {"block": 16, "last_block": 17}, "Layer 1 (binary) must have blocks of 1 "
