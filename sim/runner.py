@@ -67,7 +67,7 @@ class SimResult:
 
     ``logits``: int64 (N, classes), as read over the bus. ``cycles`` and ``counters``: perf counters
     of each frame. ``top``: for each frame (class, logit) of the largest logits. ``layers``: layers
-    of the image; ``layer_cycles``: for each frame what each of them took.
+    computed in a frame, at most; ``layer_cycles``: for each frame what each of them took.
     """
 
     logits: IntArray
@@ -100,6 +100,9 @@ def simulate(
 ) -> SimResult:
     """Runs ``frames``, uint8 (N, H, W, C), through the core and compares all that it writes.
 
+    Where the image allows it, each frame's stem is computed while the frame before it is; not with
+    the link for a source, over which pixels and image words could wait for each other.
+
     ``netlist``: Verilog files with a module ``accelerator`` to simulate in place of the RTL, and
     the cells in it. ``source``: where the image comes from, "ram" or "link". ``folder`` keeps
     trace, log and job; otherwise they go, unless the simulation fails.
@@ -116,8 +119,11 @@ def simulate(
         BUILD_ROOT.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=BUILD_ROOT))
     folder = folder.resolve()
-    expected = [golden.run(frame) for frame in frames]
-    results = _run(built, geometry, image, frames, stalls or Stalls(), source, folder, timeout_s)
+    overlap = golden.ahead and source != "link"
+    expected = list(golden.run_overlapped(frames) if overlap else map(golden.run, frames))
+    results = _run(
+        built, geometry, image, frames, stalls or Stalls(), source, overlap, folder, timeout_s
+    )
     trace = folder / "trace.txt"
     try:
         with trace.open() as lines:
@@ -187,6 +193,7 @@ def _run(
     frames: npt.NDArray[np.uint8],
     stalls: Stalls,
     source: str,
+    overlap: bool,
     folder: Path,
     timeout_s: float,
 ) -> list[Result]:
@@ -203,6 +210,7 @@ def _run(
         seed=stalls.seed,
         # A frame that is longer than the input ring cannot be there before it is started.
         late_input=stalls.late_input or image.info.input_bytes > geometry.input_bytes,
+        overlap=overlap,
         first_words=image.first_layer_words,
     )
     Path(job.image).write_bytes(image.to_bytes())
@@ -241,7 +249,7 @@ def collect(
         top=[[(index, logit) for index, logit in result["top"]] for result in results],
         cycles=[result["counters"]["cycles"] for result in results],
         counters=[result["counters"] for result in results],
-        layers=len(expected[0].layers),
+        layers=max(len(frame.layers) for frame in expected),
         layer_cycles=[
             _layer_cycles(record, result["counters"]["cycles"])
             for record, result in zip(records, results, strict=True)

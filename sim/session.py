@@ -45,7 +45,8 @@ class Job:
     to write. ``source``: "ram" or "link". ``stalls``, ``seed``: idle gaps between bus words, of a
     kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and with
     source "link" that input follows the ``first_words`` of the image's frame section; otherwise
-    the input of the next one is sent while a frame is computed. ``limit_cycles``: a deadline.
+    the input of the next one is sent while a frame is computed. ``overlap``: every frame but the
+    last is started with the announcement of the next one. ``limit_cycles``: a deadline.
     """
 
     image: str
@@ -57,6 +58,7 @@ class Job:
     stalls: str = "none"
     seed: int = 0
     late_input: bool = False
+    overlap: bool = False
     first_words: int = 0
     limit_cycles: int = 100_000_000
 
@@ -129,12 +131,14 @@ class Session:
             if not late and sent == number:
                 await self._send(Register.INPUT, self.inputs[number])
                 sent += 1
-            await self._command(start=1)
+            more = self.job.overlap and number + 1 < len(self.inputs)
+            await self._command(start=1, more=int(more))
             stream = self.image[HEADER_WORDS:] if self.job.source == "link" else []
             first = self.job.first_words if late else len(stream)
             await self._send(Register.STREAM, stream[:first])
-            if sent < len(self.inputs) and (late or len(results) > 0):
-                # The first frame runs alone, so that its cycles are those of an idle core.
+            # Without overlap the first frame runs alone, so that its cycles are an idle core's.
+            ahead = more or (number > 0 and not late)
+            while sent < min(number + 1 + ahead, len(self.inputs)):
                 await self._send(Register.INPUT, self.inputs[sent])
                 sent += 1
             await self._send(Register.STREAM, stream[first:])

@@ -24,6 +24,7 @@ SMALL_NETWORKS = (
     Network("strided-stem", (16, 8), 4, 2, (7,), (1,), (0.5,) * 4, (0.2,) * 4, Stem(7, 2)),
     Network("pooled-stem", (8, 8), 1, 16, (9, 18), (1, 1), (0.2,), (0.4,), Stem(3, 1, True)),
     Network("long-frame", (32, 32), 3, 3, (4,), (1,), (0.5,) * 3, (0.3,) * 3, Stem(7, 2, True)),
+    Network("one-tile", (16, 16), 2, 10, (4, 8), (1, 1), (0.4,) * 2, (0.3,) * 2),
     Network("one-pixel", (4, 4), 1, 3, (4, 8, 16), (2, 1, 1), (0.5,), (0.5,)),
 )
 """All of them fit every geometry. Between them: channel counts that fill no word, 1 to 4 input

@@ -1,6 +1,7 @@
 """The golden model against the integer PyTorch network, and schedules that it must refuse."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from compiler.pipeline import compile_tensors
 from isa import checked, image
 from isa.folding import fold_network
 from isa.geometry import GEOMETRIES, TINY
-from isa.image import LAYER_WORDS, Packet, PacketType
-from isa.layer import LAYER
+from isa.image import LAYER_TYPES, LAYER_WORDS, Packet, PacketType
+from isa.layer import LAYER, LayerKind
 from rbonn_train.integer import IntegerNetwork
 from sim.golden import Golden, GoldenError
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
+from tests.parts import overlapped
 from tests.sim.reference import check_layers
 
 
@@ -32,6 +34,65 @@ def test_equals_integer_pytorch(network, geometry):
     frames = random_frames(network, 6)
     assert np.array_equal(golden.run_batch(frames), reference(frames).numpy())
     check_layers(golden, reference, frames[:5])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("name", ["one-tile", "long-frame"])
+def test_parts_and_overlap_change_nothing(name, rows):
+    network = small_network(name)
+    whole = compiled(network, TINY)
+    parts = overlapped(whole, TINY, rows=rows)
+    golden, reference = Golden(TINY, parts), Golden(TINY, whole)
+    assert (golden.ahead, reference.ahead) == (True, False)
+    frames = random_frames(network, 4)
+    logits = reference.run_batch(frames)
+    assert np.array_equal(golden.run_batch(frames), logits)
+    found = list(golden.run_overlapped(frames))
+    assert np.array_equal([frame.logits for frame in found], logits)
+    # The stem in parts, and not again; together they write what the whole one writes.
+    stems = [[x for x in frame.layers if x.kind is LayerKind.STEM] for frame in found]
+    count = -(-network.map_size[0] // rows)
+    assert [len(layers) for layers in stems] == [1 + count, count, count, 0]
+    for number, layers in enumerate(stems[:3]):
+        whole_stem = reference.run(frames[number + 1]).layers[0]
+        for writes in ("residual", "bits"):
+            parts_of = [getattr(layer, writes) for layer in layers[-count:]]
+            expected = getattr(whole_stem, writes)
+            together = np.concatenate([part.places.addresses for part in parts_of])
+            assert np.array_equal(together, expected.places.addresses)
+            assert np.array_equal(np.concatenate([p.data for p in parts_of]), expected.data)
+
+
+OVERLAP_REFUSALS = [
+    ("STEM", 0, {"begins": 0}, "begin if it is first, not 0"),
+    ("AHEAD", 0, {"ends": 1}, "end if it is last, not 1"),
+    ("AHEAD", 1, {"first_row": 8}, "go on at row 6 of its input, not 8"),
+    ("AHEAD", 1, {"src_base": 0}, "read from row 6 on, not 0"),
+    ("AHEAD", 1, {"rows_ahead": 0}, "go by rows to be in parts, not 0"),
+    ("AHEAD", 0, {"kind": LayerKind.POOL.value}, "be a stem to be computed ahead, not AHEAD"),
+    ("LAYER", -1, {"ends": 0}, "end the classifier, not 0"),
+    ("LAYER", -2, {"ends": 1}, "not end the classifier, not 1"),
+    ("LAYER", -2, {"dst_base": 1}, "complete all classes, not 8"),
+]
+
+
+@pytest.mark.parametrize(("kind", "number", "fields", "message"), OVERLAP_REFUSALS)
+def test_refuses_overlapped_schedules(kind, number, fields, message):
+    source = overlapped(compiled(small_network("one-tile"), TINY), TINY, rows=6)
+    kinds = [packet.type.name for packet in source.packets if packet.type in LAYER_TYPES]
+    index = [at for at, name in enumerate(kinds) if name == kind][number]
+    with pytest.raises(GoldenError, match=re.escape(message)):
+        Golden(TINY, changed(source, index, **fields))
+
+
+def test_refuses_a_stem_that_comes_too_early():
+    """Before the mean, the maps are still those of the frame itself."""
+    source = overlapped(compiled(small_network("one-tile"), TINY), TINY, rows=16)
+    packets = list(source.packets)
+    at = next(i for i, packet in enumerate(packets) if packet.type is PacketType.AHEAD)
+    early = packets[at : at + 3] + packets[3:at] + packets[at + 3 :]
+    with pytest.raises(GoldenError, match="must read what was written in this frame"):
+        Golden(TINY, dataclasses.replace(source, packets=packets[:3] + early))
 
 
 @pytest.mark.parametrize("together", [1, 1 << 16, 1 << 20])
@@ -61,11 +122,11 @@ def changed(source, index, **fields):
     """The image with some fields of layer ``index`` set to other values."""
     packets, layer = [], -1
     for packet in source.packets:
-        if packet.type is PacketType.LAYER:
+        if packet.type in LAYER_TYPES:
             layer += 1
             if layer == index:
                 values = checked.from_words(LAYER, packet.payload) | fields
-                packet = Packet(PacketType.LAYER, checked.to_words(LAYER, values))
+                packet = Packet(packet.type, checked.to_words(LAYER, values))
         packets.append(packet)
     return dataclasses.replace(source, packets=packets)
 

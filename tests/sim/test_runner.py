@@ -16,6 +16,7 @@ from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.trace import record_of
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
+from tests.parts import overlapped
 
 
 def compiled(network, geometry, seed=0):
@@ -204,3 +205,20 @@ def test_finds_a_core_that_computes_something_else(tmp_path):
     assert result.first.startswith(
         "Frame 0, layer 4 (classifier), logits at pixel (0, 0), channel 0"
     )
+
+
+@pytest.mark.parametrize("stalls", [Stalls(), Stalls("heavy", seed=3, late_input=True)])
+@pytest.mark.parametrize(("name", "rows"), [("one-tile", 1), ("one-tile", 5), ("long-frame", 2)])
+def test_frames_overlap(name, rows, stalls):
+    """The stem of a frame is computed in parts while the frame before it is."""
+    network = small_network(name)
+    image = overlapped(compiled(network, TINY), TINY, rows=rows)
+    frames = random_frames(network, 4)
+    result = simulate(TINY, image, frames, stalls=stalls)
+    assert (result.mismatches, result.first) == (0, None)
+    # One with its own stem and the next one's, two with the next one's, and one without any.
+    parts = -(-network.map_size[0] // rows)
+    stems = [[c for c in cycles if c.kind is LayerKind.STEM] for cycles in result.layer_cycles]
+    assert [len(layers) for layers in stems] == [1 + parts, parts, parts, 0]
+    alone = simulate(TINY, image, frames[:1])
+    assert result.cycles[3] < alone.cycles[0]
