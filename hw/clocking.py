@@ -1,9 +1,10 @@
-"""The clock of the design: one ECP5 PLL from the board's oscillator to the `sync` domain.
+"""The clocks of the design: one ECP5 PLL from the board's oscillator to `sync`, and to `memory`.
 
 Limits are those of the ECP5 data sheet (FPGA-DS-02012, sysCLOCK PLL timing). The loop is closed
 over CLKOP, and CLKOS carries the clock of the design with a divider of its own: so the phase
 detector can run at 10 MHz and more, where the data sheet wants it, for output frequencies that a
-single output would reach only with a slower one (60 MHz from 25 MHz would need 5 MHz).
+single output would reach only with a slower one (60 MHz from 25 MHz would need 5 MHz). Where it is
+asked for, CLKOS2 carries the clock of an external memory, another whole fraction of the VCO's.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class PLLSettings:
     phase detector = input / input_divider
     VCO            = phase detector * feedback_divider * loop_divider
     output         = VCO / output_divider
+    memory         = VCO / memory_divider, on CLKOS2, if there is one
     """
 
     input_mhz: float
@@ -39,6 +41,7 @@ class PLLSettings:
     feedback_divider: int
     loop_divider: int
     output_divider: int
+    memory_divider: int | None = None
 
     @property
     def phase_detector_mhz(self):
@@ -53,16 +56,22 @@ class PLLSettings:
         """The frequency that results; never above the one asked for."""
         return self.vco_mhz / self.output_divider
 
+    @property
+    def memory_mhz(self):
+        """The frequency of the memory's clock, never above the one asked for; or None."""
+        return None if self.memory_divider is None else self.vco_mhz / self.memory_divider
+
 
 def _within(value, limits):
     return limits[0] <= value <= limits[1]
 
 
-def pll_settings(input_mhz, target_mhz):
+def pll_settings(input_mhz, target_mhz, memory_mhz=None):
     """The legal settings whose output is nearest to `target_mhz` without exceeding it.
 
-    Among equals: the fastest phase detector (least jitter), then the VCO nearest to its centre.
-    Both frequencies are in MHz. ValueError if one is out of the PLL's range.
+    Among equals: the nearest to `memory_mhz`, if a clock of the memory is wanted, which never
+    changes the output; then the fastest phase detector (least jitter), then the VCO nearest to its
+    centre. All frequencies are in MHz. ValueError if one is out of the PLL's range.
     """
     if not _within(input_mhz, INPUT_MHZ):
         raise ValueError(
@@ -74,6 +83,11 @@ def pll_settings(input_mhz, target_mhz):
             f"PLL output must be between {OUTPUT_MHZ[0]:g} and {OUTPUT_MHZ[1]:g} MHz, "
             f"not {target_mhz!r}"
         )
+    if memory_mhz is not None and not _within(memory_mhz, OUTPUT_MHZ):
+        raise ValueError(
+            f"PLL memory clock must be between {OUTPUT_MHZ[0]:g} and {OUTPUT_MHZ[1]:g} MHz, "
+            f"not {memory_mhz!r}"
+        )
     best = best_cost = None
     for input_divider in INPUT_DIVIDERS:
         detector = input_mhz / input_divider
@@ -81,23 +95,33 @@ def pll_settings(input_mhz, target_mhz):
             continue
         for total in range(1, int(VCO_MHZ[1] // detector) + 1):
             vco = detector * total
-            # Rounded up, so that the output stays at or below the target; less what the division
-            # of two floats may add to a whole number.
-            output_divider = ceil(vco / target_mhz - 1e-9)
+            output_divider = _divider(vco, target_mhz)
             loop = _split_feedback(detector, total)
             if not _within(vco, VCO_MHZ) or output_divider not in OUTPUT_DIVIDERS or loop is None:
                 continue
             # A millionth of a MHz is rounding, not a better frequency.
             error = round(target_mhz - vco / output_divider, 6)
-            cost = (error, input_divider, abs(vco - VCO_CENTRE_MHZ))
+            memory_divider, memory_error = None, 0.0
+            if memory_mhz is not None:
+                memory_divider = _divider(vco, memory_mhz)
+                if memory_divider not in OUTPUT_DIVIDERS:
+                    continue
+                memory_error = round(memory_mhz - vco / memory_divider, 6)
+            cost = (error, memory_error, input_divider, abs(vco - VCO_CENTRE_MHZ))
             if best_cost is None or cost < best_cost:
                 best_cost = cost
-                best = PLLSettings(input_mhz, input_divider, *loop, output_divider)
+                best = PLLSettings(input_mhz, input_divider, *loop, output_divider, memory_divider)
     if best is None:
         raise ValueError(
             f"PLL output must be reachable from {input_mhz:g} MHz, not {target_mhz!r} MHz"
         )
     return best
+
+
+def _divider(vco, target_mhz):
+    """The least divider whose output does not exceed the target."""
+    # Less what the division of two floats may add to a whole number.
+    return ceil(vco / target_mhz - 1e-9)
 
 
 def _split_feedback(detector, total):
@@ -114,15 +138,17 @@ class ClockGenerator(wiring.Component):
     """Drives the domain `sync` from the board's oscillator; reset is held until the PLL locks.
 
     `clk_in` is the pin's clock at `input_mhz`; `locked` is the PLL's lock, asynchronous to every
-    domain. `settings.output_mhz` is the frequency of `sync`, constrained on the platform. The
-    module that instantiates this one defines the domain: `m.domains.sync = ClockDomain()`.
+    domain. `settings.output_mhz` is the frequency of `sync`, constrained on the platform. With
+    `memory_mhz`, the domain `memory` is driven as well, at `settings.memory_mhz`; though both come
+    from one VCO, they are to be treated as asynchronous. The module that instantiates this one
+    defines the domains: `m.domains.sync = ClockDomain()`.
     """
 
     clk_in: In(1)
     locked: Out(1)
 
-    def __init__(self, *, input_mhz, target_mhz):
-        self.settings = pll_settings(input_mhz, target_mhz)
+    def __init__(self, *, input_mhz, target_mhz, memory_mhz=None):
+        self.settings = pll_settings(input_mhz, target_mhz, memory_mhz)
         super().__init__()
 
     def elaborate(self, platform):
@@ -134,6 +160,22 @@ class ClockGenerator(wiring.Component):
         m.submodules.reset = ResetSynchronizer(~self.locked, domain="sync")
         if platform is not None:
             platform.add_clock_constraint(clk_sync, settings.output_mhz * 1e6)
+
+        second_output = {}
+        if settings.memory_divider is not None:
+            clk_memory = Signal()
+            m.d.comb += ClockSignal("memory").eq(clk_memory)
+            m.submodules.memory_reset = ResetSynchronizer(~self.locked, domain="memory")
+            if platform is not None:
+                platform.add_clock_constraint(clk_memory, settings.memory_mhz * 1e6)
+            second_output = {
+                "a_FREQUENCY_PIN_CLKOS2": f"{settings.memory_mhz:g}",
+                "p_CLKOS2_ENABLE": "ENABLED",
+                "p_CLKOS2_DIV": settings.memory_divider,
+                "p_CLKOS2_CPHASE": settings.memory_divider - 1,
+                "p_CLKOS2_FPHASE": 0,
+                "o_CLKOS2": clk_memory,
+            }
 
         m.submodules.pll = Instance(
             "EHXPLLL",
@@ -178,5 +220,6 @@ class ClockGenerator(wiring.Component):
             o_CLKOP=clk_loop,
             o_CLKOS=clk_sync,
             o_LOCK=self.locked,
+            **second_output,
         )
         return m

@@ -93,3 +93,45 @@ def test_the_generator_instantiates_the_pll_with_its_settings():
         "parameter \\CLKOS_CPHASE 9",
     ):
         assert line in text
+
+
+def test_a_memory_clock_never_changes_the_design_s():
+    for target in (20, 48, 60, 64, 66, 200 / 3, 70, 75, 80, 89, 100):
+        alone, both = pll_settings(25.0, target), pll_settings(25.0, target, 400 / 3)
+        assert_legal(both)
+        assert both.output_mhz == pytest.approx(alone.output_mhz, abs=1e-6)
+        assert 0.85 * 400 / 3 <= both.memory_mhz <= 400 / 3 + 1e-6
+        assert both.vco_mhz / both.memory_divider == both.memory_mhz
+        assert (alone.memory_divider, alone.memory_mhz) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "memory"), [(60, 120.0), (200 / 3, 400 / 3), (75, 131.25), (80, 400 / 3)]
+)
+def test_memory_clocks_of_interest(target, memory):
+    assert pll_settings(25.0, target, 400 / 3).memory_mhz == pytest.approx(memory, abs=1e-6)
+
+
+def test_a_memory_clock_out_of_range_is_refused():
+    with pytest.raises(ValueError) as error:
+        ClockGenerator(input_mhz=25.0, target_mhz=60.0, memory_mhz=401.0)
+    assert str(error.value) == "PLL memory clock must be between 3.125 and 400 MHz, not 401.0"
+
+
+def test_the_generator_drives_a_second_domain_only_where_it_is_wanted():
+    texts = []
+    for memory_mhz in (None, 400 / 3):
+        clocks = ClockGenerator(input_mhz=25.0, target_mhz=80.0, memory_mhz=memory_mhz)
+        m = Module()
+        m.domains.sync = ClockDomain()
+        m.domains.memory = ClockDomain()
+        m.submodules.clocks = clocks
+        texts.append(rtlil.convert(m, ports=[clocks.clk_in, clocks.locked], emit_src=False))
+    assert "CLKOS2" not in texts[0]
+    for line in (
+        "parameter \\CLKOS_DIV 5",
+        'parameter \\CLKOS2_ENABLE "ENABLED"',
+        "parameter \\CLKOS2_DIV 3",
+        "parameter \\CLKOS2_CPHASE 2",
+    ):
+        assert line in texts[1]
