@@ -7,7 +7,8 @@ import random
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 
-from hw.sdram import BURST_BEATS, Command
+from hw.sdram import REQUEST
+from hw.sdram_chip import BURST_BEATS, Command
 
 
 def beat(number, index):
@@ -16,7 +17,7 @@ def beat(number, index):
 
 
 class Host:
-    """Offers requests and beats, one list each, and collects what is read."""
+    """Offers requests, and beats as early as they are taken, and collects what is read."""
 
     def __init__(self, dut):
         self.dut = dut
@@ -24,7 +25,8 @@ class Host:
         self.cycles = 0
         dut.requests__valid.value = 0
         dut.requests__payload.value = 0
-        dut.beats__payload.value = 0
+        dut.write_data__valid.value = 0
+        dut.write_data__payload.value = 0
 
     async def ready(self):
         if not self.dut.ready.value:
@@ -32,31 +34,39 @@ class Host:
         await FallingEdge(self.dut.clk)
 
     async def run(self, requests, gaps=None):
-        """`requests`: (write, address, beats or None); `gaps` tells for a cycle whether to idle.
-        Returns the cycles from the first request to the last beat that was read."""
-        dut, requests, beats = self.dut, list(requests), []
-        wanted = len(self.read) + BURST_BEATS * sum(not write for write, *_ in requests)
-        position, first, last, idle = 0, None, self.cycles, 0
-        while position < len(requests) or len(self.read) < wanted or beats or idle < 20:
-            offered = position < len(requests) and not (gaps and next(gaps))
+        """`requests`: (first burst, bursts, beats to be written or None); `gaps` tells, for a cycle
+        and a stream, whether to idle. Returns the cycles from the first request to the last beat
+        that was read."""
+        dut = self.dut
+        beats = [beat for *_, content in requests for beat in content or []]
+        reads = [bursts for _, bursts, content in requests if content is None]
+        wanted = len(self.read) + BURST_BEATS * sum(reads)
+        position, first, last, idle, written = 0, None, self.cycles, 0, 0
+        offered = given = False
+        while idle < 20:
+            if not offered:  # what is offered stays
+                offered = position < len(requests) and not (gaps and next(gaps))
             dut.requests__valid.value = offered
             if offered:
-                write, address, content = requests[position]
-                dut.requests__payload.value = write | address << 1
-            dut.beats__payload.value = beats[0] if beats else 0
+                address, bursts, content = requests[position]
+                fields = {"write": content is not None, "address": address, "length": bursts - 1}
+                dut.requests__payload.value = REQUEST.const(fields).as_value().value
+            if not given:
+                given = written < len(beats) and not (gaps and next(gaps))
+            dut.write_data__valid.value = given
+            dut.write_data__payload.value = beats[written] if given else 0x15555
             await ReadOnly()  # what the next rising edge sees
-            taken = offered and bool(dut.requests__ready.value)
-            if dut.beats__ready.value:
-                beats.pop(0)
+            if offered and dut.requests__ready.value:
+                first = self.cycles if first is None else first
+                position, offered = position + 1, False
+            if given and dut.write_data__ready.value:
+                written, given = written + 1, False
             if dut.read_valid.value:
                 self.read.append(int(dut.read_data.value))
                 last = self.cycles
-            if taken:
-                first = self.cycles if first is None else first
-                beats += content or []
-                position += 1
             self.cycles += 1
-            idle = 0 if position < len(requests) else idle + 1
+            done = position == len(requests) and len(self.read) >= wanted and written == len(beats)
+            idle = idle + 1 if done else 0
             await FallingEdge(dut.clk)
         return last - first + 1
 
@@ -72,7 +82,9 @@ async def stream(dut):
     host = Host(dut)
     await host.ready()
     numbers = range(wanted["start"], wanted["start"] + wanted["bursts"])
-    cycles = await host.run([(0, number, None) for number in numbers])
+    length = wanted["length"]
+    requests = [(at, min(length, numbers.stop - at), None) for at in numbers[::length]]
+    cycles = await host.run(requests)
     expected = [beat(number, index) for number in numbers for index in range(BURST_BEATS)]
     assert host.read == expected
     with open(wanted["result"], "w") as file:
@@ -96,7 +108,7 @@ async def phases(dut):
             await FallingEdge(dut.clk)
         host.cycles = 0
         host.read.clear()
-        await host.run([(0, number, None) for number in numbers])
+        await host.run([(number, 1, None) for number in numbers])
         assert host.read == expected
         before = wanted["period"] + 1 - host.cycles
 
@@ -111,22 +123,26 @@ async def mixture(dut):
     memory, requests, expected = {}, [], []
     places = [luck.randrange(1 << 21) for _ in range(6)]
     for _ in range(wanted["requests"]):
-        number = (luck.choice(places) + luck.randrange(130)) % (1 << 21)
-        if luck.random() < 0.5 or number not in memory:
-            content, fresh = [], number not in memory
-            for index in range(BURST_BEATS):
-                data, enable = luck.getrandbits(16), luck.choice((3, 3, 1, 2, 0))
-                if fresh:
-                    enable = 3
-                content.append(data | enable << 16)
-                old = memory.get(number, [0] * BURST_BEATS)
-                mask = (enable & 1) * 0xFF | (enable >> 1) * 0xFF00
-                old[index] = old[index] & ~mask | data & mask
-                memory[number] = old
-            requests.append((1, number, content))
+        start = luck.choice(places) + luck.randrange(130)
+        if luck.random() < 0.5 or start % (1 << 21) not in memory:
+            bursts, content = luck.randint(1, 2), []
+            for number in (at % (1 << 21) for at in range(start, start + bursts)):
+                fresh = number not in memory
+                old = memory.setdefault(number, [0] * BURST_BEATS)
+                for index in range(BURST_BEATS):
+                    data = luck.getrandbits(16)
+                    enable = 3 if fresh else luck.choice((3, 3, 1, 2, 0))
+                    content.append(data | enable << 16)
+                    mask = (enable & 1) * 0xFF | (enable >> 1) * 0xFF00
+                    old[index] = old[index] & ~mask | data & mask
+            requests.append((start % (1 << 21), bursts, content))
         else:
-            requests.append((0, number, None))
-            expected += memory[number]
+            bursts = 1
+            while bursts < 16 and (start + bursts) % (1 << 21) in memory:
+                bursts += 1
+            for at in range(start, start + bursts):
+                expected += memory[at % (1 << 21)]
+            requests.append((start % (1 << 21), bursts, None))
     gaps = (luck.random() < 0.3 for _ in iter(int, 1)) if wanted["gaps"] else None
     await host.run(requests, gaps)
     assert len(expected) > 100

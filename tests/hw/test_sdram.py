@@ -1,10 +1,12 @@
+# amaranth: UnusedElaboratable=no
 """The SDRAM controller against a model of the chip, and the model against the data sheet."""
 
 import json
 
 import pytest
 
-from hw.sdram import BURST_BEATS, SdramController, SdramTiming
+from hw.sdram import MAX_BURSTS, SdramController
+from hw.sdram_chip import BURST_BEATS, SdramTiming
 from sim.harness import MODELS
 from sim.simulator import SimulationError, build
 from sim.verilog import to_verilog
@@ -23,8 +25,9 @@ def bench(folder, *, simulator="verilator", timing=TIMING):
     design.write_text(to_verilog(controller, "sdram_controller"))
     sources = [design, HERE / "sdram_bench.v", MODELS / "sdram.v", MODELS / "clock.v"]
     ports = [
-        "clk", "rst", "requests__valid", "requests__ready", "requests__payload", "beats__ready",
-        "beats__payload", "read_data", "read_valid", "ready", "command",
+        "clk", "rst", "requests__valid", "requests__ready", "requests__payload",
+        "write_data__valid", "write_data__ready", "write_data__payload", "read_data", "read_valid",
+        "ready", "command",
     ]  # fmt: skip
     return build(sources, "sdram_bench", ports, simulator=simulator)
 
@@ -49,14 +52,18 @@ def run(built, folder, test, *, preload=None, **options):
         testcase=test,
         env={"SDRAM_OPTIONS": json.dumps({**options, "result": str(folder / "result.json")})},
         plusargs=[] if preload is None else [f"+sdram={preload}"],
-        timeout_s=300,
+        timeout_s=60,
     )
     result = folder / "result.json"
     return json.loads(result.read_text()) if result.is_file() else None
 
 
-def test_a_long_stream_keeps_the_bus_busy(tmp_path, controller, content):
-    result = run(controller, tmp_path, "stream", preload=content, start=3, bursts=PRELOADED - 3)
+@pytest.mark.parametrize("length", [1, 16, MAX_BURSTS])
+def test_a_long_stream_keeps_the_bus_busy(tmp_path, controller, content, length):
+    result = run(
+        controller, tmp_path, "stream", preload=content, start=3, bursts=PRELOADED - 3,
+        length=length,
+    )  # fmt: skip
     assert result["beats"] == (PRELOADED - 3) * BURST_BEATS
     assert result["cycles"] > 6 * TIMING.refresh_cycles(CLOCK_MHZ)  # refreshes are counted
     assert result["beats"] / result["cycles"] > 0.97
@@ -146,3 +153,17 @@ def test_a_controller_that_is_too_fast_is_caught(tmp_path):
     built = bench(tmp_path, timing=SdramTiming(rcd=14.0, power_up=2_500))
     with pytest.raises(SimulationError, match="tRCD"):
         run(built, tmp_path, "mixture", seed=1, requests=50, gaps=False)
+
+
+@pytest.mark.parametrize("clock_mhz", [49.9, 143.1])
+def test_clock_is_checked(clock_mhz):
+    with pytest.raises(ValueError) as caught:
+        SdramController(clock_mhz=clock_mhz)
+    assert str(caught.value) == f"SDRAM clock must be between 50 and 143 MHz, not {clock_mhz!r}"
+
+
+@pytest.mark.parametrize("bursts", [0, 65, 2.0])
+def test_write_bursts_is_checked(bursts):
+    with pytest.raises(ValueError) as caught:
+        SdramController(clock_mhz=100.0, write_bursts=bursts)
+    assert str(caught.value) == f"SDRAM write_bursts must be in 1..64, not {bursts!r}"
