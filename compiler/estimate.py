@@ -25,10 +25,10 @@ class Timing:
     first_set: int = 3  # from there to the first step, beyond the load of its weights
     reload_binary: int = 5  # from one set to the next, beyond a cycle a word
     reload_mac: int = 6
-    drain: int = 10  # from a block's last step to its first drained word
+    drain: int = 11  # from a block's last step to its first drained word
     tile: int = 9  # between the drains of two tiles
     post: int = 19  # from the last drained word to its write
-    reduction: int = 7  # from the start of a pool or mean to its last write, beyond its reads
+    reduction: int = 8  # from the start of a pool or mean to its last write, beyond its reads
     bank: int = 8  # from a tile's last drained word until its parameters are done with
     finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead

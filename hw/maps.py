@@ -1,7 +1,7 @@
 """The memories that a frame lives in: residual map, bit maps, input ring, features.
 
 Every read port has the same latency, ``READ_LATENCY`` cycles from address to data: the memory's own
-register and one more behind the multiplexer of its blocks.
+register, one behind it, and one behind the multiplexer of its banks.
 """
 
 from amaranth import Cat, Module, Mux, Signal, signed
@@ -13,7 +13,7 @@ from isa.bits import WORD_BITS
 from isa.fixed import FEATURE_BITS
 from isa.layer import ADDRESS_BITS, LAYER, SIZE_BITS, STRIDE_BITS
 
-READ_LATENCY = 2
+READ_LATENCY = 3
 
 # Nothing here reads a word in the cycle in which it is written. Without this, synthesis spends
 # a hundred cells a block to define what such a read would give.
@@ -23,9 +23,14 @@ UNCHECKED = {"no_rw_check": 1}
 class WordMap(wiring.Component):
     """A memory with one read and one write port, for words of ``shape``.
 
-    No flow control. A word written in one cycle can be read from the next. An address at or beyond
-    ``depth`` reads an undefined word; the compiler never writes one.
+    No flow control. A word that is written can be read ``WRITE_LATENCY`` cycles later. An address
+    at or beyond ``depth`` reads an undefined word; the compiler never writes one. It consists of
+    banks of BANK_WORDS words: blocks of 2048 x 9, which need no multiplexer between their slow
+    outputs and the register of the bank.
     """
+
+    BANK_WORDS = 2048
+    WRITE_LATENCY = 2  # from the cycle of the write to that of the read's address
 
     def __init__(self, *, shape, depth: int):
         self._shape = shape
@@ -42,17 +47,42 @@ class WordMap(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(
-            shape=self._shape, depth=self._depth, init=[], attrs=UNCHECKED
-        )
-        read_port, write_port = memory.read_port(), memory.write_port()
-        m.d.comb += [
-            read_port.addr.eq(self.read_address),
-            write_port.addr.eq(self.write_address),
-            write_port.data.eq(self.write_data),
-            write_port.en.eq(self.write),
+        bank_bits = (self.BANK_WORDS - 1).bit_length()
+        address = Signal(bank_bits)
+        data_in = Signal(self._shape)
+        m.d.sync += [address.eq(self.write_address), data_in.eq(self.write_data)]
+        found = []
+        for start in range(0, self._depth, self.BANK_WORDS):
+            number = start // self.BANK_WORDS
+            bank = Memory(
+                shape=self._shape,
+                depth=min(self.BANK_WORDS, self._depth - start),
+                init=[],
+                attrs=UNCHECKED,
+            )
+            m.submodules[f"bank{number}"] = bank
+            read_port, write_port = bank.read_port(), bank.write_port()
+            here = Signal(name=f"here{number}")
+            found.append(Signal(self._shape, name=f"found{number}"))
+            m.d.sync += [
+                here.eq(self.write & (self.write_address[bank_bits:] == number)),
+                found[number].eq(read_port.data),
+            ]
+            m.d.comb += [
+                read_port.addr.eq(self.read_address),
+                write_port.addr.eq(address),
+                write_port.data.eq(data_in),
+                write_port.en.eq(here),
+            ]
+        selected = [Signal(range(len(found)), name=f"selected{i}") for i in range(2)]
+        m.d.sync += [
+            selected[0].eq(self.read_address >> bank_bits),
+            selected[1].eq(selected[0]),
         ]
-        m.d.sync += self.read_data.eq(read_port.data)
+        with m.Switch(selected[1]):
+            for number, words in enumerate(found):
+                with m.Case(number):
+                    m.d.sync += self.read_data.eq(words)
         return m
 
 
@@ -211,13 +241,14 @@ class InputRing(wiring.Component):
                 # banks below the first byte's hold the bytes of the next row of banks
                 read_port.addr.eq(first[bank_bits:] + (i < rotation)),
             ]
-            banks.append(read_port.data)
+            banks.append(Signal(8, name=f"found{i}"))
+            m.d.sync += banks[i].eq(read_port.data)
         if taps == 1:
             m.d.sync += self.read_data[0].eq(banks[0])
         else:
-            rotation_read = Signal(bank_bits)
-            m.d.sync += rotation_read.eq(rotation)
-            rotated = (Cat(*banks, *banks) >> (rotation_read << 3))[: 8 * taps]
+            rotation_1, rotation_2 = Signal(bank_bits), Signal(bank_bits)
+            m.d.sync += [rotation_1.eq(rotation), rotation_2.eq(rotation_1)]
+            rotated = (Cat(*banks, *banks) >> (rotation_2 << 3))[: 8 * taps]
             m.d.sync += self.read_data.eq(rotated)
         return m
 

@@ -8,7 +8,9 @@ from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap
 from sim.bench import send, simulate
 
 
-def test_word_map_reads_back_after_its_latency():
+@pytest.mark.parametrize("bank_words", [8, 16, 64])
+def test_word_map_reads_back_after_its_latency(bank_words, monkeypatch):
+    monkeypatch.setattr(WordMap, "BANK_WORDS", bank_words)
     dut = WordMap(shape=18, depth=40)
     words = [random.Random(5).randrange(1 << 18) for _ in range(40)]
 
@@ -20,12 +22,30 @@ def test_word_map_reads_back_after_its_latency():
             await ctx.tick()
         ctx.set(dut.write, 0)
         ctx.set(dut.write_data, 0)
+        await ctx.tick().repeat(WordMap.WRITE_LATENCY - 1)
         found = []
         for address in range(40 + READ_LATENCY):
             ctx.set(dut.read_address, address % 40)
             found.append(ctx.get(dut.read_data))
             await ctx.tick()
         assert found[READ_LATENCY:] == words
+
+    simulate(dut, bench)
+
+
+def test_word_map_shows_a_word_once_it_is_written():
+    dut = WordMap(shape=18, depth=40)
+
+    async def bench(ctx):
+        ctx.set(dut.read_address, 7)
+        ctx.set(dut.write_address, 7)
+        for word in (5, 6):
+            ctx.set(dut.write, 1)
+            ctx.set(dut.write_data, word)
+            await ctx.tick()
+            ctx.set(dut.write, 0)
+            await ctx.tick().repeat(WordMap.WRITE_LATENCY - 1 + READ_LATENCY)
+            assert ctx.get(dut.read_data) == word
 
     simulate(dut, bench)
 
@@ -46,15 +66,16 @@ def test_bit_maps_clear_what_stands_beside_sub_word_0(word_bits, lanes):
 
     async def bench(ctx):
         ctx.set(dut.read_address, 9)
+        latency = WordMap.WRITE_LATENCY - 1 + READ_LATENCY
         for i in range(parts):
             await write(ctx, i, full)
-        await ctx.tick().repeat(READ_LATENCY)
+        await ctx.tick().repeat(latency)
         assert ctx.get(dut.read_data) == (1 << word_bits) - 1
         await write(ctx, parts - 1, full ^ 1)
-        await ctx.tick().repeat(READ_LATENCY)
+        await ctx.tick().repeat(latency)
         assert ctx.get(dut.read_data) == (1 << word_bits) - 1 ^ 1 << (word_bits - lanes)
         await write(ctx, 0, 5)
-        await ctx.tick().repeat(READ_LATENCY)
+        await ctx.tick().repeat(latency)
         assert ctx.get(dut.read_data) == 5
 
     simulate(dut, bench)
