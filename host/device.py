@@ -32,6 +32,8 @@ FRAME_TIMEOUT = 10.0
 MEMORY_TIMEOUT = 5.0  # from the first question; the test of 32 MiB takes half a second
 POLL_SECONDS = 0.0005
 
+FRAME_BYTES = 1 << 24  # of pixels that an SDRAM holds beside the image
+
 EXPLANATIONS = {
     ErrorCode.NONE: "it reports no error",
     ErrorCode.MAGIC: "the image in its memory does not begin with the magic word; load it again",
@@ -275,12 +277,7 @@ class Device:
         image = self._image
         if image is None:
             raise DeviceError("Device must have an image before it can classify: load one first")
-        frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.shape != image.info.input_shape:
-            raise ValueError(
-                f"Frame must be uint8 of shape {image.info.input_shape}, not {frame.dtype} of "
-                f"shape {frame.shape}"
-            )
+        frame = self._checked(frame, image)
         if self._unsettled:
             self.recover()
         for attempt in range(self._retries + 1):
@@ -298,12 +295,56 @@ class Device:
                     raise
         raise AssertionError("unreachable")
 
+    def classify_batch(self, frames: Sequence[npt.NDArray[np.uint8]]) -> list[Frame]:
+        """The results of frames that all lie in the device's SDRAM before the first is computed.
+
+        So the accelerator works at its own speed, not at the link's: every frame but the last is
+        started with the announcement of the next one. ValueError for frames that do not fit into
+        FRAME_BYTES together. An error is raised as DeviceError, after a recovery.
+        """
+        image = self._image
+        if image is None or self._source is not Source.SDRAM:
+            raise DeviceError("Device must have its image in SDRAM to compute frames from there")
+        pixels = [pack_frame(self._checked(frame, image)) for frame in frames]
+        if (size := 4 * sum(map(len, pixels))) > FRAME_BYTES:
+            raise ValueError(f"Frames must have at most {FRAME_BYTES} bytes together, not {size}")
+        if self._unsettled:
+            self.recover()
+        self._unsettled = True
+        try:
+            for words in pixels:
+                self._write_port(Register.INPUT, words)
+            results = []
+            for left in reversed(range(len(pixels))):
+                count = self._transport.read(Register.FRAMES, 1)[0]
+                self._command("start", *["more"] * (left > 0))
+                results.append(self._finish(count, image))
+        except DeviceError as error:
+            try:
+                self.recover()
+            except DeviceError as second:
+                raise error from second
+            raise
+        self._unsettled = False
+        return results
+
+    @staticmethod
+    def _checked(frame: npt.NDArray[np.uint8], image: Image) -> npt.NDArray[np.uint8]:
+        frame = np.asarray(frame)
+        if frame.dtype != np.uint8 or frame.shape != image.info.input_shape:
+            raise ValueError(
+                f"Frame must be uint8 of shape {image.info.input_shape}, not {frame.dtype} of "
+                f"shape {frame.shape}"
+            )
+        return frame
+
     def _classify(self, frame: npt.NDArray[np.uint8], image: Image) -> Frame:
         assert self._identity is not None
         frames = self._transport.read(Register.FRAMES, 1)[0]
         pixels = pack_frame(frame)
         stream = image.frame if self._source is Source.LINK else []
-        if image.info.input_bytes <= self._identity.geometry.input_bytes:
+        room = self._identity.geometry.input_bytes
+        if self._source is Source.SDRAM or image.info.input_bytes <= room:
             self._write_port(Register.INPUT, pixels)
             self._command("start")
             self._write_port(Register.STREAM, stream)
@@ -314,6 +355,10 @@ class Device:
             self._write_port(Register.STREAM, stream[:first])
             self._write_port(Register.INPUT, pixels)
             self._write_port(Register.STREAM, stream[first:])
+        return self._finish(frames, image)
+
+    def _finish(self, frames: int, image: Image) -> Frame:
+        """The result of the frame that was started last, when ``frames`` had been finished."""
         self._await((State.DONE,), self._frame_timeout, "finish a frame")
         # DONE may also be what the frame before has left, if START was lost on the way.
         now = self._transport.read(Register.FRAMES, 1)[0]
@@ -349,8 +394,8 @@ class Device:
 
     # --- plumbing ---------------------------------------------------------------------------
 
-    def _command(self, name: str) -> None:
-        bits = dict.fromkeys(CONTROL.members, 0) | {name: 1}
+    def _command(self, *names: str) -> None:
+        bits = dict.fromkeys(CONTROL.members, 0) | dict.fromkeys(names, 1)
         self._transport.write(Register.CONTROL, [checked.encode(CONTROL, bits)])
 
     def _write_window(self, address: int, words: Sequence[int]) -> None:

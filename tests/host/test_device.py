@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
+from host.device import EXPLANATIONS, FRAME_BYTES, Device, DeviceError, pack_frame, sign_extended
 from host.golden_transport import GoldenTransport
 from isa import checked
 from isa.geometry import TINY, ULX3S_25F
 from isa.image import CHANNEL_WORDS, HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
-from isa.registers import MEMORY, ErrorCode, Register, Source, State
+from isa.registers import CONTROL, MEMORY, ErrorCode, Register, Source, State
 
 SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
 INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
@@ -188,7 +188,7 @@ def test_an_sdram_that_never_gets_ready_is_not_waited_for_forever():
         loaded(transport, source=Source.SDRAM, clock=lambda: next(time), sleep=lambda _: None)
 
 
-@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("source", [Source.RAM, Source.LINK])
 def test_frames_longer_than_the_input_memory_follow_the_start(source):
     small = dataclasses.replace(TINY, input_bytes=8)
     image = build(small, dataclasses.replace(INFO, layers=2), [*PACKETS, PACKETS[0]])
@@ -200,9 +200,56 @@ def test_frames_longer_than_the_input_memory_follow_the_start(source):
         check(frame, device.classify(frame))
         stream = [(Register.STREAM, sum(1 + len(p.payload) for p in PACKETS))]
         rest = [(Register.STREAM, len(image.frame) - stream[0][1])]
-        if source is not Source.LINK:
+        if source is Source.RAM:
             stream = rest = []
         assert transport.log == [(Register.CONTROL, 1), *stream, (Register.INPUT, 3), *rest]
+
+
+def test_a_batch_is_computed_from_sdram():
+    transport = Faulty()
+    device = loaded(transport, source=Source.SDRAM)
+    transport.log.clear()
+    for frame, result in zip(FRAMES, device.classify_batch(FRAMES), strict=True):
+        check(frame, result)
+    words = len(pack_frame(FRAMES[0]))
+    writes = [(Register.INPUT, words)] * len(FRAMES) + [(Register.CONTROL, 1)] * len(FRAMES)
+    assert transport.log == writes
+    assert device.classify_batch([]) == []
+    check(FRAMES[0], device.classify(FRAMES[0]))
+
+
+def test_every_frame_of_a_batch_but_the_last_announces_another():
+    commands = []
+
+    class Listening(Faulty):
+        def write(self, address, words):
+            if address == Register.CONTROL:
+                commands.append(checked.decode(CONTROL, words[0]))
+            super().write(address, words)
+
+    device = loaded(Listening(), source=Source.SDRAM)
+    commands.clear()
+    device.classify_batch(FRAMES[:3])
+    assert [(bits["start"], bits["more"]) for bits in commands] == [(1, 1), (1, 1), (1, 0)]
+
+
+def test_a_batch_that_fails_is_recovered_from():
+    device = loaded(Faulty({2: lose_input}), source=Source.SDRAM)
+    with pytest.raises(DeviceError):
+        device.classify_batch(FRAMES)
+    for frame, result in zip(FRAMES, device.classify_batch(FRAMES), strict=True):
+        check(frame, result)
+
+
+def test_what_no_batch_can_be():
+    with pytest.raises(DeviceError, match="must have its image in SDRAM"):
+        loaded().classify_batch(FRAMES)
+    device = loaded(source=Source.SDRAM)
+    with pytest.raises(ValueError, match="Frame must be uint8 of shape"):
+        device.classify_batch([FRAMES[0], FRAMES[0][1:]])
+    many = [FRAMES[0]] * (FRAME_BYTES // FRAMES[0].size + 1)
+    with pytest.raises(ValueError, match=f"at most {FRAME_BYTES} bytes together"):
+        device.classify_batch(many)
 
 
 def damaged(position, value):

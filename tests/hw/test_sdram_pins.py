@@ -1,4 +1,4 @@
-"""The SDRAM's pads on the ULX3S: all of them placed, registers in them, and the clock constrained."""
+"""The SDRAM's pads on the ULX3S: all placed, registers in them, and the clock constrained."""
 
 import dataclasses
 
