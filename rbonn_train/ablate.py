@@ -75,8 +75,18 @@ class Spec:
 
 
 def _digest(network: Network, recipe: Recipe, limit: int | None, seed: int) -> str:
-    values = [dataclasses.asdict(network), dataclasses.asdict(recipe), limit, seed]
+    values = [_told(network), _told(recipe), limit, seed]
     return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
+
+
+def _told(value: Any) -> Any:
+    """A dataclass as plain data, without what has its default: results stay valid when a new key
+    appears."""
+    if not dataclasses.is_dataclass(value):
+        return dict(value) if isinstance(value, Mapping) else value
+    default = {item.name: item.default for item in dataclasses.fields(value)}
+    pairs = ((name, getattr(value, name)) for name in default)
+    return {name: _told(own) for name, own in pairs if own != default[name]}
 
 
 def load_spec(path: Path) -> Spec:

@@ -1,6 +1,7 @@
 """The grid: cells once each, resumed where they stopped, and the table."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rbonn_train import ablate
 from rbonn_train.ablate import SpecError, load_spec, read_results, run_grid, table
 from rbonn_train.data import Dataset
 from rbonn_train.loop import Phase, Trainer
+from rbonn_train.recipe import Recipe
 
 SPEC = """
 description: A small grid
@@ -158,3 +160,20 @@ def test_the_grid_that_ships() -> None:
         assert (docs / "ablation.md").read_text() == page
         with (docs / "ablation.csv").open(newline="") as file:
             assert list(csv.DictReader(file)) == rows
+
+
+@dataclasses.dataclass(frozen=True)
+class WithNewKey(Recipe):
+    """The recipe of a later version."""
+
+    dropout: float = 0.0
+
+
+def test_results_stay_valid_when_recipes_get_a_new_key(spec: Path) -> None:
+    loaded = load_spec(spec)
+    cell = next(loaded.runs())
+    values = {item.name: getattr(cell.recipe, item.name) for item in dataclasses.fields(Recipe)}
+    for dropout in (0.0, 0.5):
+        later = dataclasses.replace(cell, recipe=WithNewKey(**values, dropout=dropout))
+        assert (loaded.digest(later) == loaded.digest(cell)) == (dropout == 0)
+        assert (loaded.first_digest(later) == loaded.first_digest(cell)) == (dropout == 0)

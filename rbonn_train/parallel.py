@@ -1,0 +1,122 @@
+"""Training by several processes (`torchrun`), equal to one process on the same batches.
+
+Every process holds the same weights and random states and draws the same batches; each computes its
+share of a batch, and sums are taken over all of them: the statistics of BN, the gradients, the loss.
+Process 0 alone writes files.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class ParallelError(ValueError):
+    """Processes that cannot share the work."""
+
+
+@dataclass(frozen=True)
+class World:
+    """``size`` processes that train together; this is number ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch, along its first axis. Raises ParallelError."""
+        if len(batch) % self.size:
+            raise ParallelError(
+                f"Batch must be a multiple of the {self.size} processes, not {len(batch)}"
+            )
+        return batch.chunk(self.size)[self.rank]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module whose backward pass averages gradients over the processes, and whose BN takes
+        its statistics from the whole batch. ``model`` itself keeps the parameters."""
+        if self.size == 1:
+            return model
+        synchronise(model)
+        # RBONN's u, as printed, has a gradient of its own making.
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The processes that `torchrun` started, joined until the end; one alone without it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        result = values.clone()
+        distributed.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        result = grads[0].clone()
+        distributed.all_reduce(result)
+        return result
+
+
+class _WholeBatchNorm2d(nn.BatchNorm2d):
+    """BN whose statistics in training are those of all processes' images. (PyTorch's own has no
+    implementation for CPUs.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x if x.dtype == torch.float64 else x.float()
+        count = x.numel() / x.shape[1] * distributed.get_world_size()
+        mean = _Total.apply(wide.sum(dim=(0, 2, 3))) / count
+        centred = wide - mean.view(-1, 1, 1)
+        variance = _Total.apply(centred.square().sum(dim=(0, 2, 3))) / count
+        self._remember(mean.detach(), variance.detach(), count)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        """As BatchNorm2d does: the unbiased variance; momentum None is the average of all."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1)), share)
+
+
+def synchronise(model: nn.Module) -> None:
+    """Makes every BN of a model one over all processes."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _WholeBatchNorm2d
