@@ -22,6 +22,7 @@ from isa.checkpoint import read_checkpoint, write_atomically
 from isa.network import Network, NetworkError
 from rbonn_train.config import ModelConfig, config_from_dict
 from rbonn_train.data import Dataset
+from rbonn_train.files import FileSet
 from rbonn_train.loop import FIRST_SUFFIX, Trainer
 from rbonn_train.methods import REAL
 from rbonn_train.recipe import Recipe, RecipeError, Step
@@ -121,6 +122,8 @@ def load_spec(path: Path) -> Spec:
 
 
 Row = dict[str, str]
+Sets = tuple[Dataset | FileSet, Dataset | FileSet]
+"""For training and for testing."""
 
 
 def read_results(path: Path) -> list[Row]:
@@ -186,9 +189,7 @@ def document(spec: Spec, source: Path, rows: Sequence[Row]) -> str:
     )
 
 
-def run_cell(
-    spec: Spec, cell: Cell, sets: tuple[Dataset, Dataset], folder: Path, **options: Any
-) -> Row:
+def run_cell(spec: Spec, cell: Cell, sets: Sets, folder: Path, **options: Any) -> Row:
     """Trains a cell, or finishes it, in ``folder``; returns its row."""
     work = folder / spec.digest(cell)
     kept = folder / f"{spec.first_digest(cell)}{FIRST_SUFFIX}"
@@ -215,7 +216,7 @@ def run_cell(
 
 
 def run_grid(
-    source: Path, results: Path, folder: Path, sets: tuple[Dataset, Dataset], **options: Any
+    source: Path, results: Path, folder: Path, sets: Sets, **options: Any
 ) -> Iterator[tuple[Row, int]]:
     """Runs what is missing; after each cell, ``results`` (CSV) and its page (.md) are written.
     Yields each new row and how many are still missing."""

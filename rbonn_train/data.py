@@ -6,6 +6,7 @@ Images are uint8, N x H x W x C; labels int64, N.
 import gzip
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def digest(self) -> int:
+        """Changes with any image or label."""
+        value = zlib.crc32(np.ascontiguousarray(self.images).tobytes())
+        return zlib.crc32(np.ascontiguousarray(self.labels).tobytes(), value)
 
     def take(self, count: int) -> "Dataset":
         """The first ``count`` images."""
@@ -139,6 +145,11 @@ def fit_images(images: npt.NDArray[np.uint8], network: Network) -> Images:
         raise DataError(str(error)) from error
 
 
+def mixed(count: int) -> npt.NDArray[np.int64]:
+    """An order of ``count`` images that is always the same, for files that are sorted by class."""
+    return np.random.default_rng(0).permutation(count)
+
+
 def check_images(images: np.ndarray, network: Network) -> None:
     """Raises DataError unless ``images`` are uint8 and of the network's size."""
     shape = (*network.input_size, network.input_channels)
@@ -156,14 +167,14 @@ def batch_size(network: Network, most: int) -> int:
     return max(1, min(most, MAP_VALUES // (height * width * network.widths[0])))
 
 
-def check_labels(dataset: Dataset, classes: int, name: str) -> None:
+def check_labels(labels: Labels, classes: int, name: str) -> None:
     """Raises DataError unless labels are 0 to ``classes`` - 1 and, for training, all occur."""
-    if not len(dataset):
+    if not len(labels):
         raise DataError(f"The {name} set must have at least one image")
-    low, high = int(dataset.labels.min()), int(dataset.labels.max())
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise DataError(f"Labels of the {name} set must be 0 to {classes - 1}, not {low} to {high}")
-    counts = np.bincount(dataset.labels, minlength=classes)
+    counts = np.bincount(labels, minlength=classes)
     if name == "training" and (empty := np.flatnonzero(counts == 0).tolist()):
         raise DataError(f"Class {empty[0]} of the {name} set must have at least one image")
 

@@ -7,12 +7,14 @@ least, on training images, are kept. After each epoch of step 2 a calibrated che
 
 Each step begins from the seed anew, so that step 2, repeated from the file of step 1, gives the
 same weights again. A run can be saved between any two batches, and then goes on bit for bit as if
-it had never stopped (:mod:`rbonn_train.state`).
+it had never stopped (:mod:`rbonn_train.state`). Several processes train like one
+(:mod:`rbonn_train.parallel`).
 """
 
 import dataclasses
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +23,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from isa import fixed
 from isa.checkpoint import write_atomically
 from isa.network import Network, Quantisation
 from rbonn_train import state
 from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
 from rbonn_train.config import ModelConfig
-from rbonn_train.data import Dataset, augment, check_labels, to_tensor
+from rbonn_train.data import Dataset, check_labels
 from rbonn_train.diagnose import broken_layer
+from rbonn_train.files import FileSet
 from rbonn_train.methods import REAL, layer_maker
 from rbonn_train.methods.base import after_backward, after_step, binary_layers
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.optim import Average, make_optimizer, set_learning_rate
+from rbonn_train.parallel import ALONE, World, apart
 from rbonn_train.recipe import Recipe, Step
 from rbonn_train.results import Judge, write_results
+from rbonn_train.source import ahead, make_source
 from rbonn_train.state import Interrupts, Progress, StateError
 from rbonn_train.teacher import SUFFIX as REAL_SUFFIX
 from rbonn_train.teacher import Objective, load_teacher, save_real
@@ -75,13 +79,14 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
 class Trainer:
     """One run. ``train_set`` and ``test_set`` fit the network; ``save_every``: minutes between two
     writings of its state; ``first``: a file of step 1 to begin step 2 from; ``notes``: kept in the
-    state. Raises DataError for labels that do not fit, CheckpointError for such a teacher."""
+    state; ``world``: the processes that share the work. Raises DataError for labels that do not
+    fit, CheckpointError for such a teacher."""
 
     def __init__(
         self,
         config: ModelConfig,
-        train_set: Dataset,
-        test_set: Dataset,
+        train_set: Dataset | FileSet,
+        test_set: Dataset | FileSet,
         seed: int,
         out: Path,
         *,
@@ -90,21 +95,22 @@ class Trainer:
         device: str = "cpu",
         first: Path | None = None,
         notes: Mapping[str, Any] | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.recipe, self.seed, self.progress = config, config.recipe, seed, progress
+        self.config, self.recipe, self.seed, self.world = config, config.recipe, seed, world
+        self.progress = progress and world.first
         self.device = torch.device(device)
         network = config.network
         for dataset, name in ((train_set, "training"), (test_set, "test")):
-            check_labels(dataset, network.classes, name)
-        self.images = to_tensor(train_set.images)
-        self.labels = torch.from_numpy(train_set.labels)
-        self.digest = state.digest(train_set, test_set)
-        self.judge = Judge(test_set, to_tensor(test_set.images).to(self.device))
+            check_labels(dataset.labels, network.classes, name)
+        self.source = make_source(train_set, network, self.recipe)
+        self.digest = [train_set.digest(), test_set.digest()]
+        plain = dataclasses.replace(self.recipe, crop=1.0, lighting=0.0)
+        self.judge = Judge(make_source(test_set, network, plain), self.device)
         self.checkpoint = out / f"{network.name}.safetensors"
         self.state_path = out / f"{network.name}{state.SUFFIX}"
         self.save_every, self.notes = save_every, dict(notes or {})
-        self.random = torch.Generator()
-        self.border = torch.from_numpy(fixed.border_values(network.mean))
+        self.random, self.interrupts = torch.Generator(), Interrupts()
         self.phases = phases(self.recipe)
         path = self.recipe.teacher
         teacher = None if path is None else load_teacher(Path(path), network)
@@ -116,7 +122,7 @@ class Trainer:
         """The path of what was trained. Raises TrainingError where the loss is lost, and
         KeyboardInterrupt, its state saved, on Ctrl-C or SIGTERM."""
         self.saved_at = time.monotonic()
-        with Interrupts() as self.interrupts:
+        with self.interrupts:
             while True:
                 phase = self.phases[self.at.phase]
                 while self.at.epoch < phase.step.epochs:
@@ -125,7 +131,8 @@ class Trainer:
                 if self.at.phase + 1 == len(self.phases):
                     break
                 self._finish_phase()
-        self.state_path.unlink(missing_ok=True)
+        if self.world.first:
+            self.state_path.unlink(missing_ok=True)
         return self.checkpoint if phase.deployed else self.checkpoint.with_suffix(REAL_SUFFIX)
 
     @property
@@ -145,6 +152,7 @@ class Trainer:
             model = BinaryNetwork(self.config.network, real=recipe.method == REAL)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
+        self.parallel = self.world.wrap(model)
         self.optimizer = make_optimizer(model, phase.step, recipe.u_rate)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.watch = Watch(model)
@@ -154,40 +162,53 @@ class Trainer:
         if at.order is None:
             if at.epoch >= phase.step.epochs - phase.quantised:
                 self._quantise(self._calibrate())
-            at.order = torch.randperm(len(self.images), generator=self.random)
+            at.order = torch.randperm(len(self.source.labels), generator=self.random)
         for layer in binary_layers(self.model):
             layer.set_progress(at.epoch / phase.step.epochs)
         self.model.train()
         title = f"{phase.title} {at.epoch + 1}/{phase.step.epochs}"
-        count, batches = self._batches(), at.order.split(self.recipe.batch)
+        count = self._batches()
         bar = tqdm(
             range(at.batch, count), title, mininterval=1.0,
             disable=None if self.progress else True,  # None: no bar in a log file
             initial=at.batch, total=count,
         )  # fmt: skip
         before = at.seconds
-        for number in bar:
+        for number, batch in zip(bar, ahead(self._load, range(at.batch, count)), strict=True):
             set_learning_rate(
                 self.optimizer, (at.epoch * count + number) / (phase.step.epochs * count)
             )
-            self._step(batches[number], f"{title}, batch {number}")
+            stop = self._step(*batch, f"{title}, batch {number}")
             at.batch = number + 1
             at.seconds = before + time.monotonic() - start
             bar.set_postfix(loss=f"{at.loss / at.seen:.3f}", accuracy=f"{at.correct / at.seen:.3f}")
-            self._save_if_due()
+            self._save_if_due(stop)
 
-    def _step(self, index: torch.Tensor, place: str) -> None:
-        """One batch, from its images to the weights after it."""
+    def _load(self, number: int) -> tuple[Tensor, Tensor]:
+        """This process's images and labels of a batch of the present epoch; their augmentation
+        depends on nothing but the place of the batch in the run."""
+        at = self.at
+        assert at.order is not None
+        place = f"{self.seed} {at.phase} {at.epoch} {number}"
+        random = torch.Generator().manual_seed(zlib.crc32(place.encode()))
+        index = at.order.split(self.recipe.batch)[number]
+        part = self.world.part(len(index))
+        return self.source.batch(index, random, part), self.source.labels[index[part]]
+
+    def _step(self, images: Tensor, labels: Tensor, place: str) -> bool:
+        """One batch, from its images to the weights after it. Whether the run was asked to stop."""
         recipe, at = self.recipe, self.at
-        images = augment(self.images[index], self.border, recipe.flip, recipe.shift, self.random)
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        labels = self.labels[index].to(self.device)
+        labels = labels.to(self.device)
         # Rounding is simulated in float32: bfloat16 cannot hold a residual and its half.
         half = recipe.precision == "bfloat16" and self.model.quantisation is None
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = self.model(images)
+            logits = self.parallel(images)
         loss = self.objective(logits, images, labels)
-        value = loss.item()
+        right, seen = int((logits.argmax(1) == labels).sum()), len(labels)
+        value, correct, count, stop = self.world.sums(
+            loss.item() * seen, right, seen, self.interrupts.requested
+        )
         if not math.isfinite(value):
             layer = broken_layer(self.model, images)
             kept = f"last good checkpoint: {self.checkpoint}" if at.saved else "none was saved"
@@ -201,9 +222,10 @@ class Trainer:
         after_step(self.model)
         if self.average is not None:
             self.average.update(self.model)
-        at.loss += value * len(index)
-        at.correct += int((logits.argmax(1) == labels).sum())
-        at.seen += len(index)
+        at.loss += value
+        at.correct += int(correct)
+        at.seen += int(count)
+        return bool(stop)
 
     def _finish_epoch(self, phase: Phase) -> None:
         at, last = self.at, self.at.epoch + 1 == phase.step.epochs
@@ -213,7 +235,7 @@ class Trainer:
                 "epoch": at.epoch + 1,
                 "loss": round(at.loss / at.seen, 5),
                 "train_accuracy": round(at.correct / at.seen, 5),
-                "test_accuracy": self.judge.accuracy(self.result),
+                "test_accuracy": self.judge.accuracy(self.result) if self.world.first else None,
                 "quantised": self.model.quantisation is not None,
                 "seconds": round(at.seconds, 1),
             }
@@ -223,11 +245,13 @@ class Trainer:
             tqdm.write(f"{self.config.network.name} {at.curve[-1]}")
         if phase.deployed:
             if last:
-                self.result.estimate_statistics(self.images[:STATISTICS_IMAGES].to(self.device))
-                sample = self.images[:SCALES_IMAGES].to(self.device)
-                self._quantise(best_scales(self.result, sample))
-            self._write(last=last)
-        elif last and self.recipe.method == REAL:
+                with apart(self.result):
+                    self.result.estimate_statistics(self._sample(STATISTICS_IMAGES))
+                self._quantise(best_scales(self.result, self._sample(SCALES_IMAGES)))
+            if self.world.first:
+                self._write(last=last)
+            at.saved = True
+        elif last and self.recipe.method == REAL and self.world.first:
             save_real(self.checkpoint.with_suffix(REAL_SUFFIX), self.result)
         at.next_epoch()
 
@@ -235,7 +259,8 @@ class Trainer:
         """Keeps step 1, so that step 2 can be repeated without it, and begins step 2."""
         first = self.result
         tensors = {name: value.cpu().contiguous() for name, value in first.state_dict().items()}
-        write_atomically(self.checkpoint.with_suffix(FIRST_SUFFIX), save(tensors))
+        if self.world.first:
+            write_atomically(self.checkpoint.with_suffix(FIRST_SUFFIX), save(tensors))
         self.at.next_phase()
         self._begin(first)
 
@@ -244,12 +269,15 @@ class Trainer:
         self.result.quantise(quantisation)
 
     def _calibrate(self) -> Quantisation:
-        sample = self.images[:CALIBRATION_IMAGES].to(self.device).split(BATCH)
+        sample = self._sample(CALIBRATION_IMAGES).split(BATCH)
         return self.result.calibrate(sample, self.recipe.percentile)
+
+    def _sample(self, count: int) -> Tensor:
+        return self.source.sample(count).to(self.device)
 
     def _batches(self) -> int:
         """Batches per epoch; the last, smaller one is left out unless it is the only one."""
-        return max(1, len(self.images) // self.recipe.batch)
+        return max(1, len(self.source.labels) // self.recipe.batch)
 
     def _write(self, *, last: bool) -> None:
         training = {
@@ -264,15 +292,14 @@ class Trainer:
         metrics = self.judge.metrics(self.result) if last else {}
         write_results(self.checkpoint, self.result, training, metrics, self.at.layers)
         self.result.quantise(rounded)
-        self.at.saved = True
 
-    def _save_if_due(self) -> None:
+    def _save_if_due(self, stop: bool) -> None:
         """Saves the state if it is time, or if the run has been asked to stop; then it stops."""
-        stop = self.interrupts.requested
-        if stop or time.monotonic() - self.saved_at >= 60 * self.save_every:
+        if self.world.first and (stop or time.monotonic() - self.saved_at >= 60 * self.save_every):
             self.save()
             self.saved_at = time.monotonic()
         if stop:
+            self.world.wait()  # a process that ends may take the others with it
             folder = self.state_path.parent
             raise KeyboardInterrupt(f"interrupted; go on with `rbonn train --resume {folder}`")
 

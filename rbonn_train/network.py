@@ -54,7 +54,7 @@ class Stem(nn.Module):
             ("mean", network.mean),
             ("std", network.std),
         ):
-            tensor = torch.as_tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+            tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).view(1, -1, 1, 1)
             self.register_buffer(name, tensor, persistent=False)
         self.conv = nn.Conv2d(
             network.input_channels, network.widths[0], stem.kernel, stem.stride, bias=False

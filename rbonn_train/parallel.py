@@ -1,8 +1,8 @@
 """Training by several processes (`torchrun`), equal to one process on the same batches.
 
-Every process holds the same weights and random states and draws the same batches; each computes its
-share of a batch, and sums are taken over all of them: the statistics of BN, the gradients, the loss.
-Process 0 alone writes files.
+Every process holds the same weights and random states and draws the same batches; each computes
+its part of a batch, and sums are taken over all of them: statistics of BN, gradients, loss. Process
+0 alone writes files.
 """
 
 import os
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rbonn_train.methods.base import binary_layers
+
 
 class ParallelError(ValueError):
     """Processes that cannot share the work."""
@@ -26,25 +28,34 @@ class World:
 
     rank: int = 0
     size: int = 1
+    device: str = "cpu"
 
     @property
     def first(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch, along its first axis. Raises ParallelError."""
-        if len(batch) % self.size:
+    def part(self, count: int) -> slice:
+        """Which of ``count`` images of a batch are this process's. Raises ParallelError."""
+        if count % self.size:
             raise ParallelError(
-                f"Batch must be a multiple of the {self.size} processes, not {len(batch)}"
+                f"Batch must be a multiple of the {self.size} processes, not {count} images"
             )
-        return batch.chunk(self.size)[self.rank]
+        each = count // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes, in place."""
+    def sums(self, *values: float) -> list[float]:
+        """The sum of each value over all processes."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
         if self.size > 1:
-            distributed.all_reduce(values)
-        return values
+            distributed.all_reduce(total)
+        found: list[float] = total.tolist()
+        return found
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.size > 1:
+            distributed.barrier()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module whose backward pass averages gradients over the processes, and whose BN takes
@@ -52,21 +63,24 @@ class World:
         if self.size == 1:
             return model
         synchronise(model)
-        # RBONN's u, as printed, has a gradient of its own making.
-        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+        own = any(layer.own_gradients for layer in binary_layers(model))
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=own)
+
+
+ALONE = World()
 
 
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """The processes that `torchrun` started, joined until the end; one alone without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield World()
+        yield ALONE
         return
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size())
+        yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
 
@@ -91,8 +105,10 @@ class _WholeBatchNorm2d(nn.BatchNorm2d):
     """BN whose statistics in training are those of all processes' images. (PyTorch's own has no
     implementation for CPUs.)"""
 
+    together = True
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or not self.together:
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         count = x.numel() / x.shape[1] * distributed.get_world_size()
@@ -113,6 +129,19 @@ class _WholeBatchNorm2d(nn.BatchNorm2d):
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance * (count / (count - 1)), share)
+
+
+@contextmanager
+def apart(model: nn.Module) -> Iterator[None]:
+    """While entered, BN takes its statistics from this process's images: all have the same ones."""
+    layers = [module for module in model.modules() if isinstance(module, _WholeBatchNorm2d)]
+    for layer in layers:
+        layer.together = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.together = True
 
 
 def synchronise(model: nn.Module) -> None:

@@ -54,6 +54,8 @@ class Recipe:
 
     ``quantised_epochs``: the last epochs of step 2, which simulate the accelerator; ``percentile``
     of |y| that a residual's range covers then. ``shift``: the largest random translation in pixels.
+    ``crop``: the smallest share of an image that a random crop takes, 1 for none; ``lighting``: the
+    deviation of random colours, in those of ImageNet's pixels. Both need images in files.
 
     ``teacher``: a checkpoint, or what method ``real`` wrote; the loss is then ``teacher_weight``
     times the cross-entropy with its distribution at ``temperature``, plus the rest times that with
@@ -72,6 +74,8 @@ class Recipe:
     percentile: float = PERCENTILE
     flip: bool = True
     shift: int = 0
+    crop: float = 1.0
+    lighting: float = 0.0
     label_smoothing: float = 0.0
     teacher: str | None = None
     teacher_weight: float = 1.0
@@ -99,6 +103,8 @@ class Recipe:
         rule(1 <= self.quantised_epochs <= last, "quantised_epochs", f"1 to {last}")
         rule(self.batch >= 2, "batch", "at least 2")
         rule(self.shift >= 0, "shift", "at least 0")
+        rule(0 < self.crop <= 1, "crop", "above 0 and at most 1")
+        rule(self.lighting >= 0, "lighting", "at least 0")
         rule(self.u_rate >= 0, "u_rate", "at least 0")
         rule(self.clip >= 0, "clip", "at least 0")
         rule(self.temperature > 0, "temperature", "above 0")

@@ -1,7 +1,7 @@
 """What a run writes for others: the checkpoint, its metrics, and a report beside it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,29 @@ import torch
 from torch import Tensor
 
 from isa.checkpoint import write_json_atomically
+from isa.folding import fold_network
 from isa.network import CheckpointInfo
 from rbonn_train.checkpoint import export_tensors, save_model
-from rbonn_train.data import Dataset
-from rbonn_train.evaluate import accuracy
+from rbonn_train.integer import IntegerNetwork
 from rbonn_train.network import BinaryNetwork
+from rbonn_train.source import Source
 
 
 class Judge:
     """Images with labels that a network is measured on."""
 
-    def __init__(self, dataset: Dataset, images: Tensor) -> None:
-        self.dataset, self.images = dataset, images
-        self.labels = torch.from_numpy(dataset.labels).to(images.device)
+    def __init__(self, source: Source, device: torch.device) -> None:
+        self.source, self.device = source, device
 
     def accuracy(self, model: BinaryNetwork) -> float:
         """The share that the module, as it is, classifies as labelled."""
-        classes = model.logits(self.images).argmax(1)
-        return round((classes == self.labels).double().mean().item(), 5)
+        return self._share(lambda images: model.logits(images.to(self.device)).cpu())
+
+    def _share(self, logits: Callable[[Tensor], Tensor]) -> float:
+        correct = 0
+        for images, labels in self.source.pieces():
+            correct += int((logits(images).argmax(1) == labels).sum())
+        return round(correct / len(self.source.labels), 5)
 
     def metrics(self, model: BinaryNetwork) -> dict[str, Any]:
         """Accuracy without rounding, with rounding simulated, in integers."""
@@ -38,11 +43,12 @@ class Judge:
         model.quantise(quantisation)
         info = CheckpointInfo(model.network, quantisation)
         tensors = {name: value.astype(np.float64) for name, value in export_tensors(model).items()}
+        integers = IntegerNetwork(fold_network(info, tensors))
         return {
-            "images": len(self.dataset),
+            "images": len(self.source.labels),
             "accuracy_float": plain,
             "accuracy_simulated": simulated,
-            "accuracy_integer": accuracy(info, tensors, self.dataset, "integer")["accuracy"],
+            "accuracy_integer": self._share(lambda x: integers(x.permute(0, 2, 3, 1).numpy())),
         }
 
 

@@ -10,9 +10,12 @@ import torch
 from isa.network import Network, network_from_dict
 from rbonn_train.config import ModelConfig, load_model_yaml
 from rbonn_train.data import Dataset, fit_images, load_split
+from rbonn_train.files import FileSet, has_shards, list_folder, list_shards
 from rbonn_train.folder import is_folder_set, load_folder
 from rbonn_train.loop import Trainer
+from rbonn_train.parallel import joined
 from rbonn_train.recipe import (
+    Recipe,
     RecipeError,
     load_recipe_changes,
     parse_settings,
@@ -76,8 +79,9 @@ def train(
             f"remove {path}"
         )
     notes = {"data": None if data is None else str(data), "limit": limit}
-    sets = load_data(config.network, data, limit)
-    return Trainer(config, *sets, seed, out, notes=notes, **options).run()
+    sets = load_data(config.network, data, limit, config.recipe)
+    with joined(options.get("device", "cpu")) as world:
+        return Trainer(config, *sets, seed, out, notes=notes, world=world, **options).run()
 
 
 def resume(folder: Path, name: str | None = None, **options: Any) -> Path:
@@ -88,18 +92,19 @@ def resume(folder: Path, name: str | None = None, **options: Any) -> Path:
     check_device(options.get("device", "cpu"))
     config = ModelConfig(network_from_dict(run["network"]), recipe_from_dict(run["recipe"]))
     data = None if run["data"] is None else Path(run["data"])
-    sets = load_data(config.network, data, run["limit"])
+    sets = load_data(config.network, data, run["limit"], config.recipe)
     notes = {"data": run["data"], "limit": run["limit"]}
-    trainer = Trainer(config, *sets, run["seed"], folder, notes=notes, **options)
-    trainer.restore(content)
-    if options.get("progress", True):
-        print(
-            f"{path}: going on with {trainer.phases[progress['phase']].title}, epoch "
-            f"{progress['epoch'] + 1}, batch {progress['batch']}"
-        )
-        for line in differences(content["environment"]):
-            print(line)
-    return trainer.run()
+    with joined(options.get("device", "cpu")) as world:
+        trainer = Trainer(config, *sets, run["seed"], folder, notes=notes, world=world, **options)
+        trainer.restore(content)
+        if trainer.progress:
+            print(
+                f"{path}: going on with {trainer.phases[progress['phase']].title}, epoch "
+                f"{progress['epoch'] + 1}, batch {progress['batch']}"
+            )
+            for line in differences(content["environment"]):
+                print(line)
+        return trainer.run()
 
 
 def differences(recorded: Mapping[str, Any]) -> list[str]:
@@ -121,16 +126,23 @@ def check_device(device: str) -> None:
 
 
 def load_data(
-    network: Network, data: Path | None, limit: int | None = None
-) -> tuple[Dataset, Dataset]:
-    """Training and test set, made to fit; of the first ``limit`` images only. Raises DataError."""
-    sets = []
-    for split in ("train", "test"):
-        if data is not None and is_folder_set(data):
-            dataset = load_folder(split, data, network)
-        else:
-            dataset = load_split(split, data)
-            dataset = Dataset(fit_images(dataset.images, network), dataset.labels)
-        sets.append(dataset)
-    train_set, test_set = sets
+    network: Network, data: Path | None, limit: int | None = None, recipe: Recipe | None = None
+) -> tuple[Dataset | FileSet, Dataset | FileSet]:
+    """Training set, of ``limit`` images at most, and test set. Images are made to fit and kept in
+    memory, but those of shards, and of folders if the ``recipe`` cuts or lights them, stay in
+    their files. Raises DataError."""
+    train_set, test_set = (_load(split, network, data, recipe) for split in ("train", "test"))
     return (train_set if limit is None else train_set.take(limit)), test_set
+
+
+def _load(
+    split: str, network: Network, data: Path | None, recipe: Recipe | None
+) -> Dataset | FileSet:
+    if data is None or not is_folder_set(data):
+        dataset = load_split(split, data)
+        return Dataset(fit_images(dataset.images, network), dataset.labels)
+    if has_shards(data):
+        return list_shards(split, data)
+    if recipe is not None and (recipe.crop < 1 or recipe.lighting):
+        return list_folder(split, data, network)
+    return load_folder(split, data, network)

@@ -11,7 +11,6 @@ import pickle
 import random
 import signal
 import threading
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ import torch
 from torch import Tensor
 
 from isa.checkpoint import write_atomically
-from rbonn_train.data import Dataset
 
 FORMAT = 1
 SUFFIX = ".state.pt"
@@ -96,15 +94,6 @@ def restore_random_states(states: Mapping[str, Any], own: torch.Generator) -> No
 def environment() -> dict[str, Any]:
     """What besides the state decides the last bits of a sum."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
-
-def digest(*datasets: Dataset) -> int:
-    """Changes with any image or label."""
-    value = 0
-    for dataset in datasets:
-        for array in (dataset.images, dataset.labels):
-            value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
-    return value
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:

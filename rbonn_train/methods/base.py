@@ -82,6 +82,8 @@ class BinaryConv2d(nn.Module):
     weight: Tensor
     latent_free: ClassVar[bool] = False
     """Whether the method flips the weights itself, so that no optimiser must touch them."""
+    own_gradients: bool = False
+    """Whether a parameter has its gradient from :meth:`after_backward` alone."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()

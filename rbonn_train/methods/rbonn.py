@@ -189,6 +189,7 @@ class RBONNConv2d(ScaledConv2d):
             nn.init.constant_(self.u, PAPER_U)
             self.start()
         self.u.requires_grad_(mode is not Mode.NONE)
+        self.own_gradients = mode is Mode.PAPER
 
     def start(self) -> None:
         """Mode ``paper``: alpha becomes the mean of |w| per channel, where G has its minimum."""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from isa.network import Network
-from rbonn_train.data import DataError
+from rbonn_train.data import DataError, Dataset
 from rbonn_train.folder import is_folder_set, load_folder, read_image
 from rbonn_train.runs import load_data
 
@@ -30,10 +30,13 @@ def test_classes_are_sorted_folders(data: Path, network: Network) -> None:
     assert not is_folder_set(data / "train")
     (data / "train" / "bag" / "notes.txt").write_text("no image")
     train_set, test_set = load_data(network, data)
-    assert train_set.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert train_set.images[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21, 30, 31]
+    assert isinstance(train_set, Dataset)
     assert train_set.images.shape == (8, 8, 8, 1)
-    assert test_set.labels.tolist() == [0, 1, 2, 3]
+    values = train_set.images[:, 0, 0, 0]
+    assert sorted(values.tolist()) == [0, 1, 10, 11, 20, 21, 30, 31]
+    assert train_set.labels.tolist() == (values // 10).tolist()
+    assert train_set.labels.tolist() != sorted(train_set.labels)  # mixed: the first are a sample
+    assert sorted(test_set.labels.tolist()) == [0, 1, 2, 3]
     assert len(load_data(network, data, 3)[0]) == 3
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_clipping_bounds_gradients(config: ModelConfig, dataset: Dataset, tmp_pa
     recipe = dataclasses.replace(config.recipe, clip=1e-3)
     run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
     run.model.train()
-    run._step(torch.arange(32), "here")
+    run._step(to_tensor(dataset.images[:32]), torch.from_numpy(dataset.labels[:32]), "here")
     grads = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
     assert torch.cat(grads).norm().item() == pytest.approx(1e-3, rel=1e-2)
 
@@ -116,12 +117,12 @@ def test_a_lost_loss_stops_with_its_place_and_layer(
     run = trainer(config, dataset, tmp_path)
     real, calls = Trainer._step, 0
 
-    def breaks(self: Trainer, index: torch.Tensor, place: str) -> None:
+    def breaks(self: Trainer, *args: Any) -> bool:
         nonlocal calls
         if (calls := calls + 1) == 3 * 8 + 3:
             with torch.no_grad():
                 self.model.get_parameter("blocks.1.bn.weight")[3] = torch.nan
-        real(self, index, place)
+        return real(self, *args)
 
     monkeypatch.setattr(Trainer, "_step", breaks)
     with pytest.raises(TrainingError) as error:

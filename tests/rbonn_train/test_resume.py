@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,11 +35,11 @@ def stop_after(patch: pytest.MonkeyPatch, batches: int) -> None:
     """The process gets a SIGTERM during the given batch, counted from 1."""
     real, calls = Trainer._step, 0
 
-    def step(self: Trainer, index: torch.Tensor, place: str) -> None:
+    def step(self: Trainer, *args: Any) -> bool:
         nonlocal calls
         if (calls := calls + 1) == batches:
             os.kill(os.getpid(), signal.SIGTERM)
-        real(self, index, place)
+        return real(self, *args)
 
     patch.setattr(Trainer, "_step", step)
 

@@ -69,10 +69,10 @@ def test_an_interrupted_run_goes_on(
     assert cli.main(command(tmp_path, "whole", "--epochs", "2", "--seed", "7")) == 0
     real = Trainer._step
 
-    def stops(self: Trainer, index: torch.Tensor, place: str) -> None:
+    def stops(self: Trainer, images: torch.Tensor, labels: torch.Tensor, place: str) -> bool:
         if place == "step 2 1/1, batch 0":
             os.kill(os.getpid(), signal.SIGINT)
-        real(self, index, place)
+        return real(self, images, labels, place)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", stops)
@@ -103,7 +103,10 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for arguments, message in (
         (["train"], "Give either --model or --resume"),
         (["train", "--model", "tiny", "--set", "x=1"], "Keys of a recipe must be among"),
-        (["train", "--model", "tiny", "--recipe", "best"], "Recipe must be one of adambnn, rbonn"),
+        (
+            ["train", "--model", "tiny", "--recipe", "best"],
+            "Recipe must be one of adambnn, imagenet",
+        ),
         (["train", "--model", "tiny", "--device", "tpu"], "Device must be one of cpu, cuda, not"),
         (["train", "--resume", str(tmp_path)], f"Folder {tmp_path} must hold an interrupted run"),
     ):
