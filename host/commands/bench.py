@@ -109,13 +109,14 @@ def golden_alone(
     say(f"golden: {fps:,.1f} frames/s with {args.threads} threads, {1e3 * alone:.1f} ms a frame "
         f"with one", args)  # fmt: skip
     say(f"float, frame by frame: {float_fps:,.1f} frames/s with {args.threads} threads", args)
-    say(f"golden over float: {fps / float_fps:.2f}", args)
+    ratio = round(fps / float_fps, 4)
+    say(f"golden over float: {ratio:.2f}", args)
     return {
         "threads": args.threads,
         "golden_fps": round(fps, 1),
         "golden_ms": round(1e3 * alone, 2),
         "float_fps": round(float_fps, 1),
-        "golden_over_float": round(fps / float_fps, 4),
+        "golden_over_float": ratio,
     }
 
 
