@@ -1,11 +1,14 @@
 """Reading, checking and writing checkpoint files: plain numpy, so that no floor needs torch for it.
 
 A checkpoint is one safetensors file with the tensors of :func:`isa.network.tensor_shapes` and one
-metadata key, ``rbonn``. A tensor may be stored as float16, float32, float64 or int8 (the signs of
-a latent weight, for instance); it is read as float64, so that every later step is deterministic.
+metadata key, ``rbonn``. A tensor may be stored as float16, float32, float64 or int8; it is read as
+float64, so that every later step is deterministic. Of binary weights only the signs count: where
+they are all that is stored, as -1 and +1 of int8, the file has a bit for each (uint8, flat, in C
+order, the first in the least significant bit; bit 1 = +1).
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,11 +19,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from isa.network import CheckpointInfo, NetworkError, Quantisation, tensor_shapes
+from isa.network import CheckpointInfo, Network, NetworkError, Quantisation, tensor_shapes
 
 METADATA_KEY = "rbonn"
 #: Types of stored tensors: their names in the file, and in numpy.
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8"}
+BITS = "U8"
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,21 +51,52 @@ def read_checkpoint(
                     f"Checkpoint {path} must have metadata under the key {METADATA_KEY!r}; "
                     f"import other files with `rbonn calibrate`"
                 )
-            tensors = {}
-            for name in file.keys():
-                if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
-                    raise CheckpointError(
-                        f"Tensor {name} must be stored as one of {', '.join(DTYPES)}, not {dtype}"
-                    )
-                tensors[name] = file.get_tensor(name).astype(np.float64)
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            stored = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"Checkpoint {path} must be a safetensors file: {error}") from error
     try:
         info = CheckpointInfo.from_json(metadata[METADATA_KEY])
+        weights = binary_weights(info.network)
+        tensors = {}
+        for name, value in stored.items():
+            if types[name] == BITS and name in weights:
+                value = unpack_signs(name, value, weights[name])
+            elif types[name] not in DTYPES:
+                raise CheckpointError(
+                    f"Tensor {name} must be stored as one of {', '.join(DTYPES)}, not {types[name]}"
+                )
+            tensors[name] = value.astype(np.float64)
         check_checkpoint(info, tensors, calibrated=calibrated)
     except NetworkError as error:
         raise CheckpointError(f"Checkpoint {path}: {error}") from error
     return info, tensors
+
+
+def binary_weights(network: Network) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of those weights of which only the signs count."""
+    shapes = tensor_shapes(network)
+    names = (f"{block.name}.conv.weight" for block in network.blocks())
+    return {name: shapes[name] for name in names}
+
+
+def pack_signs(value: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """Signs, -1 and +1 of any shape, as bits: 1 for +1, in C order, the first one lowest."""
+    return np.packbits(value.ravel() > 0, bitorder="little")
+
+
+def unpack_signs(
+    name: str, bits: npt.NDArray[np.uint8], shape: tuple[int, ...]
+) -> npt.NDArray[np.int8]:
+    """The inverse of :func:`pack_signs`. Raises CheckpointError for another number of bytes."""
+    count = math.prod(shape)
+    if bits.shape != (-(-count // 8),):
+        raise CheckpointError(
+            f"Tensor {name} must hold {count} signs in {-(-count // 8)} bytes, not bytes of shape "
+            f"{bits.shape}"
+        )
+    signs = np.unpackbits(bits, count=count, bitorder="little").reshape(shape)
+    return 2 * signs.astype(np.int8) - 1
 
 
 def check_checkpoint(
@@ -126,6 +161,9 @@ def write_checkpoint(
             )
     # A copy in C order: safetensors stores the memory of an array, whatever its strides.
     copies = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    for name in binary_weights(info.network):
+        if copies[name].dtype == np.int8 and (np.abs(copies[name]) == 1).all():
+            copies[name] = pack_signs(copies[name])
     write_atomically(path, save(copies, metadata={METADATA_KEY: info.to_json()}))
 
 

@@ -123,6 +123,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def find_state(folder: Path, name: str | None = None) -> Path:
     """The state of the run in ``folder``, of the network ``name`` if given. Raises StateError."""
+    if folder.is_file():
+        raise StateError(
+            f"File {folder} holds what a network needs to run, not to go on training with: name "
+            f"the folder of an interrupted run"
+        )
     if name is not None:
         found = [path for path in [folder / f"{name}{SUFFIX}"] if path.is_file()]
     else:

@@ -9,12 +9,15 @@ import math
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from isa.checkpoint import (
     CheckpointError,
+    binary_weights,
     check_checkpoint,
+    pack_signs,
     read_checkpoint,
+    unpack_signs,
     write_atomically,
     write_checkpoint,
     write_json_atomically,
@@ -157,7 +160,9 @@ def test_other_files(path):
     save_file(TENSORS | {"fc.bias": np.ones(10, bool)}, path, metadata={"rbonn": INFO.to_json()})
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path)
-    assert str(error.value) == "Tensor fc.bias must be stored as one of F16, F32, F64, I8, not BOOL"
+    assert str(error.value) == (
+        f"Checkpoint {path}: Tensor fc.bias must be stored as one of F16, F32, F64, I8, not BOOL"
+    )
 
 
 def test_what_would_be_refused_is_not_written(path):
@@ -180,3 +185,56 @@ def test_atomic_writes(tmp_path):
     assert path.read_bytes() == b"other"
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
+
+
+WEIGHT = "blocks.0.conv.weight"
+
+
+def test_signs_are_stored_as_bits(path):
+    weights = binary_weights(INFO.network)
+    stored = {
+        name: np.where(value >= 0, 1, -1).astype(np.int8) if name in weights else value
+        for name, value in TENSORS.items()
+    }
+    write_checkpoint(path, INFO, stored)
+    bits = load_file(path)
+    for name in weights:
+        assert bits[name].dtype == np.uint8
+        assert bits[name].size == -(-stored[name].size // 8)
+        first = int(stored[name].flat[0] > 0) + 2 * int(stored[name].flat[1] > 0)
+        assert bits[name][0] & 3 == first
+    _, tensors = read_checkpoint(path)
+    for name, value in stored.items():
+        assert np.array_equal(tensors[name], value), name
+
+
+def test_a_number_of_signs_that_fills_no_bytes():
+    signs = np.where(np.random.default_rng(0).random((5, 3, 3, 3)) < 0.5, 1, -1).astype(np.int8)
+    bits = pack_signs(signs)
+    assert bits.shape == (17,)  # 135 signs
+    assert np.array_equal(unpack_signs("x", bits, signs.shape), signs)
+
+
+def test_what_is_more_than_signs_is_kept(path):
+    some = np.zeros_like(TENSORS[WEIGHT], np.int8)
+    some.flat[::2] = -1
+    write_checkpoint(path, INFO, TENSORS | {WEIGHT: some})
+    assert np.array_equal(read_checkpoint(path)[1][WEIGHT], some)
+
+
+def test_bits_of_another_shape_or_tensor(path):
+    bits = pack_signs(np.ones(TENSORS[WEIGHT].shape, np.int8))
+
+    def refuses(name, value) -> str:
+        save_file(TENSORS | {name: value}, path, metadata={"rbonn": INFO.to_json()})
+        with pytest.raises(CheckpointError) as error:
+            read_checkpoint(path)
+        return str(error.value).removeprefix(f"Checkpoint {path}: ")
+
+    count = TENSORS[WEIGHT].size
+    assert refuses(WEIGHT, bits[:-1]) == (
+        f"Tensor {WEIGHT} must hold {count} signs in {bits.size} bytes, not bytes of shape "
+        f"({bits.size - 1},)"
+    )
+    expected = "Tensor fc.bias must be stored as one of F16, F32, F64, I8, not U8"
+    assert refuses("fc.bias", np.ones(10, np.uint8)) == expected

@@ -19,10 +19,13 @@ from isa.checkpoint import (
 )
 from isa.network import CheckpointInfo, Network, Quantisation, tensor_shapes
 from rbonn_train.checkpoint import export_tensors, load_frozen, load_model, save_model
+from rbonn_train.config import load_model_yaml
 from rbonn_train.data import Dataset, to_tensor
 from rbonn_train.methods import METHODS, layer_maker
 from rbonn_train.methods.base import binary_layers
 from rbonn_train.network import BinaryNetwork
+from rbonn_train.runs import resume
+from rbonn_train.state import StateError
 
 
 @pytest.fixture
@@ -152,12 +155,8 @@ def test_other_types_are_refused(
     info: CheckpointInfo, tensors: dict[str, np.ndarray], path: Path
 ) -> None:
     tensors["fc.bias"] = np.ones(4, np.int64)
-    save_file(tensors, path, metadata={"rbonn": info.to_json()})
-    with pytest.raises(CheckpointError) as error:
-        read_checkpoint(path)
-    assert str(error.value) == (
-        "Tensor fc.bias must be stored as one of F16, F32, F64, I8, not I64"
-    )
+    expected = "Tensor fc.bias must be stored as one of F16, F32, F64, I8, not I64"
+    assert refused(info, tensors, path) == expected
 
 
 def test_an_interrupted_write_leaves_the_old_file(
@@ -215,3 +214,22 @@ def test_real_weights_are_no_checkpoint(network: Network) -> None:
     with pytest.raises(TypeError) as error:
         export_tensors(BinaryNetwork(network))
     assert str(error.value) == "Layer blocks.0.conv.alpha must be binary, not RealConv2d"
+
+
+def test_resnet18_is_small_and_cannot_be_resumed(tmp_path: Path) -> None:
+    network = load_model_yaml("resnet18").network
+    assert network.widths == (64, 128, 256, 512)
+    path = tmp_path / "resnet18.safetensors"
+    model = BinaryNetwork(network, layer_maker("plain"))
+    save_model(path, model, {"curve": [{"loss": 0.12345}] * 100}, {})
+    assert path.stat().st_size < 4_000_000
+    tensors = read_checkpoint(path, calibrated=False)[1]
+    last = list(binary_layers(model))[-1]
+    signs = torch.where(last.weight >= 0, 1, -1)
+    assert np.array_equal(tensors["blocks.15.conv.weight"], signs.numpy())
+    with pytest.raises(StateError) as error:
+        resume(path)
+    assert str(error.value) == (
+        f"File {path} holds what a network needs to run, not to go on training with: name the "
+        f"folder of an interrupted run"
+    )
