@@ -6,8 +6,9 @@ next row is opened while the last burst of the old one is on the bus: bursts fol
 without a gap, but for one cycle at the end of a row, and for refreshes.
 """
 
-from amaranth.hdl import Array, Cat, Const, DomainRenamer, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.sdram_chip import (
@@ -67,7 +68,7 @@ class SdramController(wiring.Component):
         for data: at most ``write_bursts`` bursts, or it is never taken. Other requests wait behind.
     write_data : In(stream of BEAT)
         What is written, in the order of the requests, eight beats for each burst. A queue holds
-        those of ``write_bursts`` bursts; they may come before their request.
+        those of ``write_bursts`` bursts and more; they may come before their request.
     read_data, read_valid : Out
         Beats that were read, in order, eight in a row for each burst; they cannot wait. The first
         beat comes 13 cycles after its request was taken, if its row is open and nothing else waits.
@@ -141,25 +142,46 @@ class SdramController(wiring.Component):
             m.d.memory += due.eq(0)
 
         # --- beats to be written -----------------------------------------------------------------
-        queue = fifo.SyncFIFOBuffered(
-            width=len(self.write_data.payload.as_value()), depth=self._write_bursts * BURST_BEATS
+        # Twice as long as need be: `ready` is a register, and may notice late.
+        depth = 2 << (self._write_bursts * BURST_BEATS - 1).bit_length()
+        m.submodules.queue = queue = Memory(
+            shape=BEAT, depth=depth, init=[], attrs={"no_rw_check": 1}
         )
-        m.submodules.queue = DomainRenamer("memory")(queue)
+        store, load = queue.write_port(domain="memory"), queue.read_port(domain="memory")
+        stored, loaded = Signal(range(2 * depth)), Signal(range(2 * depth))
+        level = Signal.like(stored)
+        # The memory's slow output goes into a register, without a reset in between.
+        beat = Signal(BEAT, reset_less=True)
+        at_port, here, move, used = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            level.eq(stored - loaded),
+            store.en.eq(self.write_data.valid & self.write_data.ready),
+            store.addr.eq(stored),
+            store.data.eq(self.write_data.payload),
+            move.eq(at_port & (~here | used)),
+            load.en.eq((stored != loaded) & (~at_port | move)),
+            load.addr.eq(loaded),
+        ]
+        m.d.memory += [
+            self.write_data.ready.eq(level[-3:] < 3),
+            stored.eq(stored + store.en),
+            loaded.eq(loaded + load.en),
+            at_port.eq(load.en | (at_port & ~move)),
+            here.eq(move | (here & ~used)),
+        ]
+        with m.If(move):
+            m.d.memory += beat.eq(load.data)
         arrived = Signal(range(BURST_BEATS))
         whole = Signal()  # the last beat of a burst has come
-        m.d.comb += [
-            queue.w_data.eq(self.write_data.payload),
-            queue.w_en.eq(self.write_data.valid),
-            self.write_data.ready.eq(queue.w_rdy),
-        ]
         m.d.memory += whole.eq(0)
-        with m.If(queue.w_en & queue.w_rdy):
+        with m.If(store.en):
             m.d.memory += [arrived.eq(arrived + 1), whole.eq(arrived == BURST_BEATS - 1)]
 
         # --- the request at hand -----------------------------------------------------------------
         request = self.requests.payload
         take, admitted = Signal(), Signal()
-        held = Signal(range(self._write_bursts + 1))  # bursts in the queue that nobody has claimed
+        # Bursts in the queue that nobody has claimed
+        held = Signal(range(depth // BURST_BEATS + 1))
         claimed = Mux(take & request.write, request.length + 1, 0)
         m.d.comb += self.requests.ready.eq(take)
         m.d.memory += [
@@ -198,17 +220,16 @@ class SdramController(wiring.Component):
         writing = Signal(BURST_BEATS - 1)  # bit n: a beat goes out in n + 1 cycles
         reading = Signal(self.READ_CYCLES - 1 + BURST_BEATS)  # bit n: one comes in n + 1 cycles
         expected = Cat(Const(0, self.READ_CYCLES - 1), Const((1 << BURST_BEATS) - 1, BURST_BEATS))
-        beat = data.View(BEAT, queue.r_data)
-        m.d.comb += queue.r_en.eq((start & write) | writing[0])
+        m.d.comb += used.eq((start & write) | writing[0])
         m.d.memory += [
             writing.eq((writing >> 1) | (start & write).replicate(BURST_BEATS - 1)),
-            pins.dq_drive.eq(queue.r_en),
+            pins.dq_drive.eq(used),
             pins.dq_out.eq(beat.data),
             reading.eq((reading >> 1) | Mux(start & ~write, expected, 0)),
             self.read_valid.eq(reading[0]),
             self.read_data.eq(pins.dq_in),
         ]
-        with m.If(queue.r_en):
+        with m.If(used):
             m.d.memory += pins.dqm.eq(~beat.enable)
 
         with m.FSM(domain="memory"):

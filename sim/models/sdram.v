@@ -7,6 +7,10 @@
 // A violation of a timing or of the protocol is reported in one line, sets `violated` and ends the
 // simulation. +sdram=PATH preloads words of 16 bits, in hexadecimal, in the order of the address
 // {row, bank, column}.
+//
+// Faults: +stuck_data=N, a data pin that is always read as 0; +stuck_address=N, an address pin that
+// is 0 for ACTIVE, READ and WRITE; +stuck_cell=N, the beat at that address in hexadecimal, whose
+// bit 5 is always read as 1.
 `timescale 1ns / 1ps
 
 module sdram #(
@@ -52,6 +56,12 @@ module sdram #(
     reg [ROW_BITS+1:0] write_row, read_row;
     reg [COLUMN_BITS-1:0] write_column, read_column;
     reg [1:0] write_bank;
+    reg [15:0] data_mask, cell_mask;
+    reg [ROW_BITS-1:0] address_mask;
+    reg [ROW_BITS+COLUMN_BITS+1:0] stuck_cell;
+    integer pin;
+    wire [ROW_BITS-1:0] place = address & address_mask;
+
     // Read beats between the array and the pins: latency 3, and one for the way.
     reg [15:0] beat_1, beat_2, beat_3;
     reg beat_1_valid, beat_2_valid, beat_3_valid;
@@ -88,11 +98,22 @@ module sdram #(
         {beat_1_valid, beat_2_valid, beat_3_valid} = 0;
         dq_out = 16'hdead;
         if ($value$plusargs("sdram=%s", path)) $readmemh(path, memory);
+        data_mask = 16'hffff;
+        address_mask = ~0;
+        cell_mask = 0;
+        stuck_cell = 0;
+        if ($value$plusargs("stuck_data=%d", pin)) data_mask[pin] = 0;
+        if ($value$plusargs("stuck_address=%d", pin)) address_mask[pin] = 0;
+        if ($value$plusargs("stuck_cell=%h", stuck_cell)) cell_mask[5] = 1;
     end
 
     // The column wraps within its eight beats.
     function [COLUMN_BITS-1:0] following(input [COLUMN_BITS-1:0] column);
         following = {column[COLUMN_BITS-1:3], column[2:0] + 3'd1};
+    endfunction
+
+    function [15:0] cell_at(input [ROW_BITS+COLUMN_BITS+1:0] at);
+        cell_at = (memory[at] | (at == stuck_cell ? cell_mask : 16'h0)) & data_mask;
     endfunction
 
     task write_beat(input [ROW_BITS+1:0] at, input [COLUMN_BITS-1:0] column);
@@ -109,7 +130,7 @@ module sdram #(
         // --- the array: beats of bursts that have begun ------------------------------------------
         beat_1_valid <= 0;
         if (read_left != 0 && command != READ && command != WRITE) begin
-            beat_1 <= memory[{read_row, read_column}];
+            beat_1 <= cell_at({read_row, read_column});
             beat_1_valid <= 1;
             read_column <= following(read_column);
             read_left <= read_left - 1;
@@ -173,7 +194,7 @@ module sdram #(
                 activated[bank] <= now;
                 any_activated <= now;
                 opened[bank] <= 1;
-                row[bank] <= address;
+                row[bank] <= place;
             end
             READ, WRITE: begin
                 if (!opened[bank]) fail("READ or WRITE of a closed bank");
@@ -181,15 +202,15 @@ module sdram #(
                 if (read_left != 0 || write_left != 0) fail("a burst is cut off by another one");
                 if (address[10]) fail("automatic precharge is not modelled");
                 if (command == READ) begin
-                    beat_1 <= memory[{row[bank], bank, address[COLUMN_BITS-1:0]}];
+                    beat_1 <= cell_at({row[bank], bank, place[COLUMN_BITS-1:0]});
                     beat_1_valid <= 1;
                     read_row <= {row[bank], bank};
-                    read_column <= following(address[COLUMN_BITS-1:0]);
+                    read_column <= following(place[COLUMN_BITS-1:0]);
                     read_left <= 7;
                 end else begin
-                    write_beat({row[bank], bank}, address[COLUMN_BITS-1:0]);
+                    write_beat({row[bank], bank}, place[COLUMN_BITS-1:0]);
                     write_row <= {row[bank], bank};
-                    write_column <= following(address[COLUMN_BITS-1:0]);
+                    write_column <= following(place[COLUMN_BITS-1:0]);
                     write_bank <= bank;
                     write_left <= 7;
                     written[bank] <= now;
