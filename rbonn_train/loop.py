@@ -33,6 +33,7 @@ from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
 from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset, check_labels
 from rbonn_train.diagnose import broken_layer
+from rbonn_train.events import write_logs
 from rbonn_train.files import FileSet
 from rbonn_train.methods import REAL, layer_maker
 from rbonn_train.methods.base import after_backward, after_step, binary_layers
@@ -241,6 +242,8 @@ class Trainer:
             }
         )
         at.layers.append(self.watch.epoch(self.model))
+        if self.world.first:
+            write_logs(self.checkpoint, at.curve, at.layers)
         if self.progress:
             tqdm.write(f"{self.config.network.name} {at.curve[-1]}")
         if phase.deployed:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isa.checkpoint import write_json_atomically
+from isa.checkpoint import write_atomically, write_json_atomically
 from isa.folding import fold_network
 from isa.network import CheckpointInfo
 from rbonn_train.checkpoint import export_tensors, save_model
 from rbonn_train.integer import IntegerNetwork
 from rbonn_train.network import BinaryNetwork
+from rbonn_train.page import render
 from rbonn_train.source import Source
 
 
@@ -59,9 +60,10 @@ def write_results(
     metrics: Mapping[str, Any],
     layers: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes a calibrated model, and CHECKPOINT.json with all that is known of its training;
-    ``layers``: what each epoch did to each binary layer."""
+    """Writes a calibrated model, CHECKPOINT.json with all that is known of its training, and that
+    as a page, CHECKPOINT.html. ``layers``: what each epoch did to each binary layer."""
     save_model(checkpoint, model, training, metrics)
     network = dataclasses.asdict(model.network)
     report = {"network": network, **training, "metrics": metrics, "layers": layers}
     write_json_atomically(checkpoint.with_suffix(".json"), report)
+    write_atomically(checkpoint.with_suffix(".html"), render(report, model).encode())

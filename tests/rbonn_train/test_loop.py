@@ -68,7 +68,7 @@ def test_a_run_learns_and_reports(config: ModelConfig, dataset: Dataset, tmp_pat
         again = accuracy(info, tensors, dataset, arith)["accuracy"]
         assert again == pytest.approx(metrics[f"accuracy_{arith}"], abs=1e-4)
     assert {file.name.removeprefix("corners.") for file in tmp_path.iterdir()} == {
-        "safetensors", "json", "step1.safetensors",
+        "safetensors", "json", "html", "csv", "step1.safetensors", "tensorboard",
     }  # fmt: skip
 
 
