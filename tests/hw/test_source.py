@@ -4,7 +4,7 @@
 import pytest
 
 from hw.source import LinkSource, RamSource, SourceMux
-from isa.registers import Source
+from isa.registers import IMAGE_ADDRESS_BITS, Source
 from sim.bench import receive, send, simulate
 
 WORDS = [(7 * i + 3) * 0x1234567 & 0xFFFF_FFFF for i in range(100)]
@@ -158,11 +158,13 @@ def test_mux_connects_one_source(select):
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize("words", [0, 65537, "many"])
+@pytest.mark.parametrize("words", [0, (1 << IMAGE_ADDRESS_BITS) + 1, "many"])
 def test_ram_size_is_checked(words):
     with pytest.raises(ValueError) as caught:
         RamSource(words=words)
-    assert str(caught.value) == f"RAM source words must be in 1..65536, not {words!r}"
+    assert str(caught.value) == (
+        f"RAM source words must be in 1..{1 << IMAGE_ADDRESS_BITS}, not {words!r}"
+    )
 
 
 def test_ram_init_must_fit():
