@@ -23,8 +23,8 @@ class Timing:
     start: int = 2  # from the start of a frame to the first word of the stream
     layer: int = 4  # from the last write of a layer to the start of the next
     first_set: int = 3  # from there to the first step, beyond the load of its weights
-    reload_binary: int = 5  # from one set to the next, beyond a cycle a word
-    reload_mac: int = 6
+    reload_binary: int = 6  # from one set to the next, beyond a cycle a word
+    reload_mac: int = 7
     drain: int = 11  # from a block's last step to its first drained word
     tile: int = 9  # between the drains of two tiles
     post: int = 19  # from the last drained word to its write

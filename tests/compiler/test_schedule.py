@@ -28,7 +28,7 @@ def test_descriptors_of_a_whole_network():
     found = descriptors("odd-channels")
     arithmetic = ("a", "s", "k", "block", "blocks", "last_block")
     assert without(found["stem"], *arithmetic) == {
-        "write_bits": 1,
+        "write_bits": 1, "begins": 1, "ends": 1,
         "src_row": 24, "src_pixel": 3, "in_height": 8, "row_length": 24, "pad": 1, "pad_x": 3,
         "kernel_rows": 3, "inner": 9, "frame_bytes": 192, "in_channels": 3,
         "border": 128 | 102 << 8 | 77 << 16,
@@ -66,7 +66,7 @@ def test_descriptors_of_a_whole_network():
         "out_width": 4, "out_height": 4,
     }  # fmt: skip
     assert without(found["fc"], "a", "s") == {
-        "kind": 3, "in_height": 1, "row_length": 24, "kernel_rows": 1, "inner": 24,
+        "kind": 3, "ends": 1, "in_height": 1, "row_length": 24, "kernel_rows": 1, "inner": 24,
         "tiles": 3, "blocks": 1, "block": 1, "last_block": 1, "out_width": 1, "out_height": 1,
         "last_groups": 1, "classes": 10,
     }  # fmt: skip
