@@ -13,13 +13,20 @@ from isa.bits import WORD_BITS
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import CHANNEL_WORDS, HEADER_WORDS, LAYER_WORDS
 from isa.network import Network
+from isa.registers import Source
+
+#: The geometry's member and its name, by source; the link has no memory.
+IMAGE_MEMORIES = {
+    Source.RAM: ("image_words", "Image RAM"),
+    Source.SDRAM: ("sdram_image_words", "Image half of the SDRAM"),
+}
 
 END_WORDS = 2  # the END packet: header and CRC-32
 
 
 @dataclass(frozen=True)
 class Need:
-    """``memory`` is a geometry's field; ``where`` says which layer needs most, if one does."""
+    """``memory`` is a member of the geometry; ``where`` says which layer needs most, if any."""
 
     memory: str
     subject: str
@@ -92,8 +99,9 @@ def image_words(network: Network, geometry: Geometry) -> int:
     return words
 
 
-def needs(network: Network, geometry: Geometry) -> tuple[Need, ...]:
-    """Everything that the network takes of the geometry, memory by memory."""
+def needs(network: Network, geometry: Geometry, source: Source | None = None) -> tuple[Need, ...]:
+    """Everything that the network takes of the geometry, memory by memory; the last one is where
+    the image is, if ``source`` (by default the geometry's) is a memory."""
     height, width = network.map_size
     shapes = list(convolutions(network, geometry))
     largest = max(shapes, key=lambda shape: shape.steps * shape.set_bits)
@@ -112,6 +120,10 @@ def needs(network: Network, geometry: Geometry) -> tuple[Need, ...]:
     def need(memory: str, subject: str, unit: str, needed: int, where: str = "") -> Need:
         return Need(memory, subject, unit, needed, getattr(geometry, memory), where)
 
+    image = []
+    if (source := source or geometry.source) in IMAGE_MEMORIES:
+        words = image_words(network, geometry)
+        image = [need(*IMAGE_MEMORIES[source], "32-bit words", words)]
     residuals, ring = f"words of {geometry.post_lanes} residuals", f"{geometry.port_bits}-bit words"
     return (
         need(
@@ -137,30 +149,28 @@ def needs(network: Network, geometry: Geometry) -> tuple[Need, ...]:
         need("line_words", "Line buffer", f"words of {geometry.post_lanes} channels", line),
         need("channels", "Feature memory", "channels", network.widths[-1]),
         need("classes", "Result memory", "classes", network.classes),
-        need("image_words", "Image RAM", "32-bit words", image_words(network, geometry)),
+        *image,
     )
 
 
-def check_fit(network: Network, geometry: Geometry, *, require_ram: bool) -> None:
+def check_fit(network: Network, geometry: Geometry, source: Source | None = None) -> None:
     """Raises CompileError for the first memory that is too small, naming the smallest known
-    geometry that would do. ``require_ram=False``: the image may exceed the on-chip `ram` source.
+    geometry that would do. ``source`` is where the image is: by default the geometry's.
     """
-    for need in _counted(network, geometry, require_ram):
+    for need in needs(network, geometry, source):
         if need.excess:
             raise CompileError(
                 f"{need.subject} must fit {need.available} {need.unit} of geometry "
                 f"{geometry.name}, not {need.needed}{need.where} ({need.excess} too many); "
-                f"{_advice(network, require_ram)}"
+                f"{_advice(network, source)}"
             )
 
 
-def _counted(network: Network, geometry: Geometry, require_ram: bool) -> list[Need]:
-    return [n for n in needs(network, geometry) if require_ram or n.memory != "image_words"]
-
-
-def _advice(network: Network, require_ram: bool) -> str:
+def _advice(network: Network, source: Source | None) -> str:
+    # Other geometries keep the image where they do; over the link it goes everywhere.
+    source = source if source is Source.LINK else None
     for known in sorted(GEOMETRIES.values(), key=_memory_bits):
-        if not any(need.excess for need in _counted(network, known, require_ram)):
+        if not any(need.excess for need in needs(network, known, source)):
             return f"the smallest known geometry that fits is {known.name}"
     return "it fits no known geometry"
 

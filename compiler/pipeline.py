@@ -21,6 +21,7 @@ from compiler.verify import Verifier
 from isa.geometry import Geometry
 from isa.image import Image
 from isa.network import CheckpointInfo
+from isa.registers import Source
 
 PASSES: tuple[Callable[[Program], Program], ...] = (
     prove_formats,
@@ -46,18 +47,18 @@ def compile_network(
     geometry: Geometry,
     *,
     save_intermediates: Path | str | None = None,
-    require_ram: bool = True,
+    source: Source | None = None,
     verify: bool = True,
 ) -> Compiled:
     """Compiles a checkpoint file.
 
     ``save_intermediates``: a folder for every level of the program, and the image.
-    ``require_ram=False`` accepts an image that is too large for the on-chip `ram` source.
+    ``source``: where the image will be, by default where the geometry keeps it; it must fit there.
     ``verify``: a test frame is run through every level, and all must agree exactly.
     Raises CompileError, one line, for whatever cannot be compiled.
     """
     imported = import_checkpoint(checkpoint)
-    return _compile(imported, geometry, save_intermediates, require_ram, verify)
+    return _compile(imported, geometry, save_intermediates, source, verify)
 
 
 def compile_tensors(
@@ -66,22 +67,22 @@ def compile_tensors(
     geometry: Geometry,
     *,
     save_intermediates: Path | str | None = None,
-    require_ram: bool = True,
+    source: Source | None = None,
     verify: bool = True,
 ) -> Compiled:
     """The same for a checkpoint in memory."""
     imported = import_tensors(info, tensors)
-    return _compile(imported, geometry, save_intermediates, require_ram, verify)
+    return _compile(imported, geometry, save_intermediates, source, verify)
 
 
 def _compile(
     checkpoint: Checkpoint,
     geometry: Geometry,
     folder: Path | str | None,
-    require_ram: bool,
+    source: Source | None,
     verify: bool,
 ) -> Compiled:
-    check_fit(checkpoint.info.network, geometry, require_ram=require_ram)
+    check_fit(checkpoint.info.network, geometry, source)
     folded = fold(checkpoint)
     verifier = Verifier(folded) if verify else None
     program = lower(folded, geometry)
@@ -98,7 +99,7 @@ def _compile(
         verifier.check_image("pack", image, program)
     if folder is not None:
         save.intermediates(Path(folder), levels, image)
-    return Compiled(image, report(program, image), program)
+    return Compiled(image, report(program, image, source or geometry.source), program)
 
 
 def describe(compiled: Compiled) -> dict[str, Any]:

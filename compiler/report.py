@@ -4,7 +4,7 @@
 network, geometry         names
 image                     bytes, words, header_words, frame_words and, per kind of packet, its words
 memory                    per memory: subject, unit, used, available
-fits_ram                  whether the image fits the on-chip `ram` source
+source                    where the image is: ram, link or sdram
 logit_lsb                 real value of one LSB of the logits
 estimate                  cycles (whole frame), binary_cycles (layers on the XNOR array), array_busy
                           (share of those in which it works), layers: name, kind, cycles, waits
@@ -24,9 +24,10 @@ from compiler.ir import Layer, Program
 from compiler.roofline import critical_path, phases, roofline
 from isa.image import HEADER_WORDS, Image, PacketType
 from isa.layer import LayerKind
+from isa.registers import Source
 
 
-def report(program: Program, image: Image) -> dict[str, Any]:
+def report(program: Program, image: Image, source: Source) -> dict[str, Any]:
     """The table above."""
     geometry = program.geometry
     memory = {
@@ -36,7 +37,7 @@ def report(program: Program, image: Image) -> dict[str, Any]:
             "used": need.needed,
             "available": need.available,
         }
-        for need in needs(program.network, geometry)
+        for need in needs(program.network, geometry, source)
     }
     rows = roofline(program)
     macs = {layer["name"]: layer["binary_macs"] for layer in rows}
@@ -51,7 +52,7 @@ def report(program: Program, image: Image) -> dict[str, Any]:
             "packets": _packet_words(image),
         },
         "memory": memory,
-        "fits_ram": len(image.words) <= geometry.image_words,
+        "source": source.name.lower(),
         "logit_lsb": program.logit_lsb,
         "estimate": _estimate(program),
         "roofline": {"critical_path": critical_path(program), "layers": rows},

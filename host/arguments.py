@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from host.errors import UserError
 from host.models import SOURCES, deployment
+from isa.geometry import Geometry
+from isa.registers import Source
 
 Item = TypeVar("Item")
 
@@ -45,15 +47,15 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         choices=SOURCES,
-        help="where the image is: in the board's block RAM, or sent anew over the link for every "
-        "frame (default: as the model says, mostly ram)",
+        help="where the image is: in the board's block RAM or SDRAM, or sent anew over the link "
+        "for every frame (default: as the model says, or the board's memory for it)",
     )
 
 
-def source_of(args: argparse.Namespace) -> str:
-    """The source that was asked for, or the model's."""
-    source: str = args.source or deployment(args.model).source
-    return source
+def source_of(args: argparse.Namespace, geometry: Geometry) -> Source:
+    """The source that was asked for, or the model's, or the geometry's."""
+    name: str | None = args.source or deployment(args.model).source
+    return geometry.source if name is None else Source[name.upper()]
 
 
 def add_images(parser: argparse.ArgumentParser, default: str, *names: str) -> None:

@@ -63,9 +63,10 @@ def run_image(
     geometry: Geometry,
     images: ImageSet,
     simulator: str = "verilator",
-    source: str = "ram",
+    source: Source | None = None,
 ) -> Results:
-    """Runs an image on `golden`, `rtl` or `serial:PORT`."""
+    """Runs an image on `golden`, `rtl` or `serial:PORT`; ``source``: by default the geometry's."""
+    source = source or geometry.source
     if name == "golden":
         return _run_golden(image, geometry, images.pixels)
     if name == "rtl":
@@ -75,7 +76,7 @@ def run_image(
 
     port, board = name.removeprefix("serial:"), get_board(geometry.name)
     with open_serial(port, board.uart_baud) as transport:
-        device = Device(transport, expected=geometry, source=Source[source.upper()])
+        device = Device(transport, expected=geometry, source=source)
         device.load_image(image)
         frames = []
         bar = progress(images.pixels, total=len(images), unit="image")
@@ -100,7 +101,7 @@ def _run_golden(image: Image, geometry: Geometry, pixels: Pixels) -> Results:
 
 
 def _run_rtl(
-    image: Image, geometry: Geometry, pixels: Pixels, simulator: str, source: str
+    image: Image, geometry: Geometry, pixels: Pixels, simulator: str, source: Source
 ) -> Results:
     from sim.runner import simulate
 

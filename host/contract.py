@@ -52,6 +52,7 @@ GEOMETRY_FIELDS = (
     "classes",
     "image_words",
     "top_k",
+    "sdram_bytes",
 )
 
 

@@ -18,7 +18,6 @@ from isa.geometry import GEOMETRIES, Geometry
 from isa.image import MAGIC, VERSION, Image
 from isa.registers import (
     CONTROL,
-    IMAGE_ADDRESS_BITS,
     MEMORY,
     ErrorCode,
     Register,
@@ -31,8 +30,6 @@ CHECK_TIMEOUT = 5.0  # seconds; checking the largest image takes milliseconds
 FRAME_TIMEOUT = 10.0
 MEMORY_TIMEOUT = 5.0  # from the first question; the test of 32 MiB takes half a second
 POLL_SECONDS = 0.0005
-
-FRAME_BYTES = 1 << 24  # of pixels that an SDRAM holds beside the image
 
 EXPLANATIONS = {
     ErrorCode.NONE: "it reports no error",
@@ -197,15 +194,17 @@ class Device:
         One that it holds already, from its bitstream or from an earlier session, is not sent again.
         """
         geometry = (self._identity or self.identify()).geometry
-        room = {Source.RAM: geometry.image_words, Source.SDRAM: 1 << IMAGE_ADDRESS_BITS}
+        if self._source is Source.SDRAM:
+            self._await_memory()
+        room = {Source.RAM: geometry.image_words, Source.SDRAM: geometry.sdram_image_words}
         words = room.get(self._source)
+        if words == 0:
+            raise DeviceError("Device must have a block RAM to keep its image there: it has none")
         if words is not None and len(image.words) > words:
             raise DeviceError(
                 f"Image must fit the {words} words of the device's image memory, "
                 f"not {len(image.words)}: {len(image.words) - words} too many"
             )
-        if self._source is Source.SDRAM:
-            self._await_memory()
         self._image = image
         self._command("abort")
         self._transport.write(Register.SOURCE, [self._source.value])
@@ -299,15 +298,16 @@ class Device:
         """The results of frames that all lie in the device's SDRAM before the first is computed.
 
         So the accelerator works at its own speed, not at the link's: every frame but the last is
-        started with the announcement of the next one. ValueError for frames that do not fit into
-        FRAME_BYTES together. An error is raised as DeviceError, after a recovery.
+        started with the announcement of the next one. ValueError for frames that do not fit there
+        together. An error is raised as DeviceError, after a recovery.
         """
         image = self._image
-        if image is None or self._source is not Source.SDRAM:
+        if image is None or self._identity is None or self._source is not Source.SDRAM:
             raise DeviceError("Device must have its image in SDRAM to compute frames from there")
         pixels = [pack_frame(self._checked(frame, image)) for frame in frames]
-        if (size := 4 * sum(map(len, pixels))) > FRAME_BYTES:
-            raise ValueError(f"Frames must have at most {FRAME_BYTES} bytes together, not {size}")
+        room = self._identity.geometry.sdram_frame_bytes
+        if (size := 4 * sum(map(len, pixels))) > room:
+            raise ValueError(f"Frames must have at most {room} bytes together, not {size}")
         if self._unsettled:
             self.recover()
         self._unsettled = True

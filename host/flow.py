@@ -27,7 +27,8 @@ def build_all(
 ) -> Path:
     """Compiles, simulates, routes and reports; returns the folder ``build/model/board``.
 
-    The bitstream holds the image: a board that is configured with it classifies at once.
+    Where the geometry has a block RAM for the image, the bitstream holds it: a board that is
+    configured with it classifies at once. Otherwise the host sends it once.
     Every file is replaced atomically, the report last, so that a report always stands beside what
     it reports. Raises UserError, CompileError or BuildError.
     """
@@ -54,8 +55,10 @@ def build_all(
         sweep=sweep,
         progress=report_progress,
     )
-    report_progress("fill", "the image into the bitstream's memory")
-    bitstream = prefill(result.config, compiled.image.words, words=geometry.image_words)
+    bitstream = result.bitstream.read_bytes()
+    if geometry.image_words:
+        report_progress("fill", "the image into the bitstream's memory")
+        bitstream = prefill(result.config, compiled.image.words, words=geometry.image_words)
     report: dict[str, Any] = build_report(
         model=model,
         geometry=geometry,

@@ -28,7 +28,6 @@ from isa.image import (
 from isa.registers import (
     ADDRESS_BITS,
     CONTROL,
-    IMAGE_ADDRESS_BITS,
     MEMORY,
     NO_CLASS,
     ErrorCode,
@@ -65,8 +64,9 @@ class GoldenTransport:
         self._make_run = make_run
         self._memories = {
             Source.RAM: np.zeros(geometry.image_words, np.uint32),
-            Source.SDRAM: np.zeros(1 << IMAGE_ADDRESS_BITS, np.uint32),
+            Source.SDRAM: np.zeros(geometry.sdram_image_words, np.uint32),
         }
+        sdram = int(bool(geometry.sdram_bytes))
         self._registers: dict[int, int] = {
             **dict.fromkeys(Register, 0),
             Register.ID: MAGIC,
@@ -74,7 +74,8 @@ class GoldenTransport:
             Register.GEOMETRY: geometry.digest,
             Register.WATCHDOG: (1 << 24) - 1,
             Register.MEMORY: checked.encode(
-                MEMORY, dict.fromkeys(MEMORY.members, 0) | {"present": 1, "ready": 1}
+                MEMORY,
+                dict.fromkeys(MEMORY.members, 0) | dict.fromkeys(("present", "ready"), sdram),
             ),
         }
         self._logits = [0] * geometry.classes
@@ -165,7 +166,9 @@ class GoldenTransport:
         if bits["abort"]:
             self._input, self._stream = [], []
             self._state, self._error, self._run = State.IDLE, ErrorCode.NONE, None
-        if bits["check"]:
+        if bits["check"] and not self._link and not len(self._memory):
+            self._fail(ErrorCode.NO_MEMORY)
+        elif bits["check"]:
             self._state, self._error, self._run = State.CHECKING, ErrorCode.NONE, None
         if bits["start"]:
             if self._state in (State.READY, State.DONE):

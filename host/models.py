@@ -40,13 +40,14 @@ def model_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a model runs unless somebody says otherwise: the board, and the image's source."""
+    """Where a model runs unless somebody says otherwise: the board, and the image's source, if it
+    is not the board's."""
 
     board: str = DEFAULT_BOARD
-    source: str = "ram"
+    source: str | None = None
 
 
-SOURCES = ("ram", "link")
+SOURCES = ("ram", "link", "sdram")
 
 
 def deployment(model: str | None) -> Deployment:
@@ -62,7 +63,7 @@ def deployment(model: str | None) -> Deployment:
         raise UserError(
             f"Model file {path} must be YAML, its deployment a board and a source: {error}"
         ) from error
-    if found.source not in SOURCES:
+    if found.source not in (*SOURCES, None):
         raise known("Source", found.source, SOURCES)
     return found
 

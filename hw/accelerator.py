@@ -8,8 +8,11 @@ from hw.bus import BusSignature
 from hw.control import Control
 from hw.core import Core, trace_signature
 from hw.loader import Loader
+from hw.memory import CHIP_BURSTS, MemorySystem
+from hw.sdram_chip import BURST_BITS, PinsSignature
 from hw.source import LinkSource, RamSource, SourceMux
 from isa.geometry import Geometry
+from isa.registers import Source
 
 
 class Accelerator(wiring.Component):
@@ -18,16 +21,38 @@ class Accelerator(wiring.Component):
     ``bus`` is the register map of ``isa.registers``; ``interrupt`` is high in the states READY,
     DONE and ERROR. ``trace`` shows every write to a map; a board leaves it open. ``image``
     pre-fills the `ram` source.
+
+    With an SDRAM in the geometry there is a second domain, ``memory``, at ``memory_mhz``, and the
+    chip's ``pins`` in it. Both domains are reset together, at the start and only then: an error
+    leaves the memory as it is. ``test_bursts``: how much of it the test at the start covers.
     """
 
-    def __init__(self, *, geometry: Geometry, image=()):
+    def __init__(
+        self, *, geometry: Geometry, image=(), memory_mhz=None, test_bursts: int = CHIP_BURSTS
+    ):
+        if bool(geometry.sdram_bytes) != (memory_mhz is not None):
+            rule = "given with" if geometry.sdram_bytes else "None without"
+            raise ValueError(
+                f"Accelerator memory_mhz must be {rule} an SDRAM in the geometry, "
+                f"not {memory_mhz!r}"
+            )
         self._geometry = geometry
         self._image = image
+        self._memory = None
+        pins = {}
+        if geometry.sdram_bytes:
+            self._memory = MemorySystem(
+                clock_mhz=memory_mhz,
+                test_bursts=test_bursts,
+                frame_bursts=geometry.sdram_frame_bytes * 8 // BURST_BITS,
+            )
+            pins = {"pins": Out(PinsSignature())}
         super().__init__(
             {
                 "bus": In(BusSignature()),
                 "interrupt": Out(1),
                 "trace": Out(trace_signature(geometry)),
+                **pins,
             }
         )
 
@@ -36,24 +61,43 @@ class Accelerator(wiring.Component):
         geometry = self._geometry
         core = Core(geometry=geometry)
         loader = Loader(geometry=geometry)
-        ram = RamSource(words=geometry.image_words, init=self._image)
-        link = LinkSource()
-        mux = SourceMux()
+        sources = {Source.LINK: LinkSource()}
+        if geometry.image_words:
+            sources[Source.RAM] = RamSource(words=geometry.image_words, init=self._image)
+        memory = self._memory
+        mux = SourceMux(sources=[*sources, *([Source.SDRAM] if memory else [])])
         m.submodules.control = control = Control(
             geometry=geometry, logit_latency=core.result.READ_LATENCY
         )
         # An error resets all that computes or streams; the host's registers stay.
-        for name, unit in (
-            ("core", core), ("loader", loader), ("ram", ram), ("link", link), ("mux", mux),
-        ):  # fmt: skip
+        units = {source.name.lower(): unit for source, unit in sources.items()}
+        for name, unit in {"core": core, "loader": loader, "mux": mux, **units}.items():
             m.submodules[name] = ResetInserter(control.abort)(unit)
 
         connect(m, flipped(self.bus), control.bus)
-        connect(m, control.image_write, ram.write)
-        connect(m, control.stream, link.stream)
-        connect(m, control.input, core.input)
-        connect(m, ram.image, mux.ram)
-        connect(m, link.image, mux.link)
+        connect(m, control.image_write, mux.write)
+        connect(m, control.stream, sources[Source.LINK].stream)
+        for name, unit in units.items():
+            connect(m, unit.image, getattr(mux, name))
+        if geometry.image_words:
+            connect(m, mux.write_ram, sources[Source.RAM].write)
+        if memory:
+            # Frames wait in the SDRAM: the host sends the next one while one is computed.
+            m.submodules.memory = memory
+            connect(m, mux.write_sdram, memory.image_write)
+            connect(m, memory.image, mux.sdram)
+            connect(m, control.input, memory.input)
+            connect(m, memory.frames, core.input)
+            connect(m, memory.pins, flipped(self.pins))
+            m.d.comb += [
+                memory.abort.eq(control.abort),
+                control.memory.present.eq(1),
+                control.memory.ready.eq(memory.ready),
+                control.memory.fault.eq(memory.fault),
+                control.memory.fault_address.eq(memory.fault_address),
+            ]
+        else:
+            connect(m, control.input, core.input)
         connect(m, mux.image, loader.source)
         connect(m, loader.descriptor, core.descriptor)
         connect(m, loader.params, core.params)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
+from hw.clocking import pll_settings
+
 
 @dataclass(frozen=True)
 class Board:
     """One board.
 
-    `clock_mhz` is what the core is constrained to and runs at. `seed` is the placement seed that
+    `clock_mhz` is what the core is constrained to and runs at, at most; `memory_mhz` the same for
+    the SDRAM, None where the accelerator has none. `seed` is the placement seed that
     met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
     """
 
@@ -23,10 +26,16 @@ class Board:
     clock_mhz: float
     seed: int
     uart_baud: int
+    memory_mhz: float | None = None
 
     def platform(self):
         """A fresh Amaranth platform; each elaboration needs one of its own."""
         return self.platform_type()
+
+    @property
+    def clocks(self):
+        """The PLL's settings: `output_mhz` and `memory_mhz` are what the clocks really are."""
+        return pll_settings(self.oscillator_mhz, self.clock_mhz, self.memory_mhz)
 
     @property
     def nextpnr_options(self):
@@ -47,7 +56,14 @@ BOARDS = {
     board.name: board
     for board in (
         Board("ulx3s-25f", ULX3S_25F_Platform, clock_mhz=75.0, seed=1, **_ULX3S),
-        Board("ulx3s-85f", ULX3S_85F_Platform, clock_mhz=60.0, seed=1, **_ULX3S),
+        Board(
+            "ulx3s-85f",
+            ULX3S_85F_Platform,
+            clock_mhz=60.0,
+            memory_mhz=400 / 3,
+            seed=1,
+            **_ULX3S,
+        ),
     )
 }
 

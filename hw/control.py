@@ -97,7 +97,8 @@ class Control(wiring.Component):
     checked, frame_ok, error, error_valid, classes, image_crc : In
         From the loader.
     memory : In(MEMORY)
-        What became of the external memory. Without a good one, Source.SDRAM is refused.
+        What became of the external memory. Without a good one, Source.SDRAM is refused; so is
+        Source.RAM where the geometry has none.
     frame_done : In(1)
         Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
     progress : In(1)
@@ -270,6 +271,9 @@ class Control(wiring.Component):
             return commit & (window == Window.REGISTERS) & (address[:8] == number)
 
         memory_good = self.memory.present & self.memory.ready & ~self.memory.fault
+        no_memory = (self.source == Source.SDRAM) & ~memory_good
+        if not self._geometry.image_words:
+            no_memory |= self.source == Source.RAM
         idle_image = (state == State.READY) | (state == State.DONE)
         with m.If(commit & (window == Window.IMAGE) & idle_image):
             m.d.sync += state.eq(State.IDLE)  # what was checked is no longer what is there
@@ -283,7 +287,7 @@ class Control(wiring.Component):
             with m.If(command.abort):
                 m.d.sync += fail(ErrorCode.NONE)
                 m.d.sync += state.eq(State.IDLE)
-            with m.Elif(command.check & ~busy & (self.source == Source.SDRAM) & ~memory_good):
+            with m.Elif(command.check & ~busy & no_memory):
                 m.d.sync += fail(ErrorCode.NO_MEMORY)
             with m.Elif(command.check & ~busy):
                 m.d.sync += [

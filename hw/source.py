@@ -1,4 +1,4 @@
-"""Where the image comes from: a block RAM or the host link, behind one signature.
+"""Where the image comes from: a block RAM, the host link or an SDRAM, behind one signature.
 
 `rewind` (one cycle) drops every word that was fetched and goes on at the word `address`; in the
 cycle after it, `words` offers nothing old. Otherwise `words` is an ordinary stream of 32-bit words.
@@ -166,21 +166,43 @@ class LinkSource(wiring.Component):
 
 
 class SourceMux(wiring.Component):
-    """Connects the source that `select` names. `select` changes only while nothing streams."""
+    """Connects the source that `select` names, and words for the memory behind it.
 
-    def __init__(self):
+    `sources` are those that exist, each with a port `ram`, `link` or `sdram`; a memory among them
+    has a port `write_ram` or `write_sdram` as well. Any other source is silent, and what is written
+    there is dropped. `select` changes only while nothing streams and no word waits.
+    """
+
+    def __init__(self, *, sources):
+        self._sources = tuple(sources)
+        writes = MemoryWriteSignature(address_bits=IMAGE_ADDRESS_BITS)
+        ports = {source: source.name.lower() for source in self._sources}
+        self._memories = {
+            source: f"write_{name}" for source, name in ports.items() if source is not Source.LINK
+        }
         super().__init__(
             {
                 "select": In(Source),
-                "ram": In(SourceSignature()),
-                "link": In(SourceSignature()),
+                "write": In(writes),
                 "image": Out(SourceSignature()),
+                **{name: In(SourceSignature()) for name in ports.values()},
+                **{name: Out(writes) for name in self._memories.values()},
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        for source, port in ((Source.RAM, self.ram), (Source.LINK, self.link)):
+        m.d.comb += self.write.ready.eq(1)
+        for source, name in self._memories.items():
+            port = getattr(self, name)
+            m.d.comb += [port.address.eq(self.write.address), port.data.eq(self.write.data)]
+            with m.If(self.select == source):
+                m.d.comb += [
+                    port.valid.eq(self.write.valid),
+                    self.write.ready.eq(port.ready),
+                ]
+        for source in self._sources:
+            port = getattr(self, source.name.lower())
             m.d.comb += port.address.eq(self.image.address)
             with m.If(self.select == source):
                 m.d.comb += [

@@ -1,4 +1,4 @@
-"""The board's top: clock, serial port, link and accelerator. Only wires."""
+"""The board's top: clocks, serial port, SDRAM, link and accelerator. Only wires."""
 
 from fractions import Fraction
 
@@ -11,6 +11,7 @@ from hw.bitstream import placeholder
 from hw.boards import Board
 from hw.clocking import ClockGenerator
 from hw.link import Link
+from hw.sdram_pins import SdramPins
 from hw.uart import UARTReceiver, UARTTransmitter
 from isa.geometry import Geometry
 
@@ -19,9 +20,14 @@ class Top(Elaboratable):
     """One accelerator on one board, driven over the board's serial port.
 
     LED 0 shines while the interrupt is up: an image is loaded, a frame is done, or an error waits.
+    Raises ValueError for a geometry with an SDRAM where the board has none.
     """
 
     def __init__(self, *, board: Board, geometry: Geometry):
+        if geometry.sdram_bytes and board.memory_mhz is None:
+            raise ValueError(
+                f"Board must have an SDRAM for geometry {geometry.name}, not {board.name}"
+            )
         self._board = board
         self._geometry = geometry
 
@@ -29,8 +35,12 @@ class Top(Elaboratable):
         m = Module()
         board = self._board
         m.domains.sync = ClockDomain()
+        memory_mhz = None
+        if self._geometry.sdram_bytes:
+            m.domains.memory = ClockDomain()
+            memory_mhz = board.memory_mhz
         m.submodules.clocks = clocks = ClockGenerator(
-            input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz
+            input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz, memory_mhz=memory_mhz
         )
         pins = platform.request("uart", 0, dir={"rx": "-", "tx": "-", "rts": "-", "dtr": "-"})
         m.submodules.clock_pin = clock_pin = io.Buffer(
@@ -47,7 +57,9 @@ class Top(Elaboratable):
         m.submodules.link = link = Link(clock_hz=int(clock_hz))
         # The same for every network: a bitstream is filled with an image after routing.
         m.submodules.accelerator = accelerator = Accelerator(
-            geometry=self._geometry, image=placeholder(self._geometry.image_words)
+            geometry=self._geometry,
+            image=placeholder(self._geometry.image_words),
+            memory_mhz=clocks.settings.memory_mhz,
         )
         m.d.comb += [
             clocks.clk_in.eq(clock_pin.i),
@@ -58,4 +70,8 @@ class Top(Elaboratable):
         connect(m, receiver.bytes, link.rx)
         connect(m, link.tx, transmitter.bytes)
         connect(m, link.bus, accelerator.bus)
+        if memory_mhz is not None:
+            pads = platform.request("sdram", 0, dir=SdramPins.DIRECTIONS)
+            m.submodules.sdram = sdram = SdramPins(pads)
+            connect(m, accelerator.pins, sdram.pins)
         return m

@@ -8,7 +8,10 @@ from functools import cached_property
 
 from isa.bits import WORD_BITS
 from isa.fixed import RESIDUAL_BITS, WEIGHT_BITS
-from isa.registers import IMAGE_ADDRESS_BITS, NO_CLASS, Register
+from isa.registers import IMAGE_ADDRESS_BITS, NO_CLASS, Register, Source
+
+SDRAM_BYTES = (1024, 2 * 4 << IMAGE_ADDRESS_BITS)
+"""Least and most of an external memory: half of it is the image, words of four bytes."""
 
 
 def _power_of_two(value: int) -> bool:  # of a positive one
@@ -32,8 +35,10 @@ class Geometry:
     line_words                depth of the max-pool's line buffer, in words of L channels
     channels                  most channels that the classifier reads
     classes                   most classes
-    image_words               depth of the `ram` source, in 32-bit words
+    image_words               depth of the `ram` source, in 32-bit words; 0: there is none
     top_k                     classes that the result reports, largest logit first
+    sdram_bytes               of an external memory, the image in its lower half and input frames in
+                              the upper one; 0: there is none
     ========================  ===================================================================
     """
 
@@ -52,13 +57,16 @@ class Geometry:
     classes: int
     image_words: int
     top_k: int = 5
+    sdram_bytes: int = 0
 
     BLOCK_PIXELS = 16  # depth of the accumulators: a distributed RAM of the ECP5 is 16 deep
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if name != "name" and (type(value) is not int or value < 1):
-                raise ValueError(f"Geometry {name} must be a positive integer, not {value!r}")
+            least = 0 if name in ("image_words", "sdram_bytes") else 1
+            if name != "name" and (type(value) is not int or value < least):
+                rule = "a positive integer" if least else "0 or a positive integer"
+                raise ValueError(f"Geometry {name} must be {rule}, not {value!r}")
         for name in ("lanes", "word_bits", "taps", "post_lanes", "input_bytes"):
             if not _power_of_two(getattr(self, name)):
                 raise ValueError(
@@ -74,6 +82,12 @@ class Geometry:
                     f"Geometry {name} must be at most {most}, what its registers can hold, "
                     f"not {getattr(self, name)!r}"
                 )
+        least, most = SDRAM_BYTES
+        size = self.sdram_bytes
+        if size and not (_power_of_two(size) and least <= size <= most):
+            raise ValueError(
+                f"Geometry sdram_bytes must be 0 or a power of two in {least}..{most}, not {size!r}"
+            )
         for text, whole, part in (
             ("word_bits must be a multiple of lanes", self.word_bits, self.lanes),
             ("lanes must be a multiple of post_lanes", self.lanes, self.post_lanes),
@@ -113,6 +127,23 @@ class Geometry:
     def residual_word_bits(self) -> int:
         return self.post_lanes * RESIDUAL_BITS
 
+    @property
+    def sdram_image_words(self) -> int:
+        """Depth of the `sdram` source, in 32-bit words."""
+        return self.sdram_bytes // 2 // (WORD_BITS // 8)
+
+    @property
+    def sdram_frame_bytes(self) -> int:
+        """What the external memory holds of input frames."""
+        return self.sdram_bytes // 2
+
+    @property
+    def source(self) -> Source:
+        """Where the image is unless somebody says otherwise."""
+        if self.image_words:
+            return Source.RAM
+        return Source.SDRAM if self.sdram_bytes else Source.LINK
+
     @cached_property
     def digest(self) -> int:
         """32 bits that tell geometries apart: the CRC-32 of all fields as canonical JSON."""
@@ -135,7 +166,7 @@ ULX3S_85F = Geometry(
     name="ulx3s-85f",
     lanes=64, word_bits=64, taps=2, port_bits=512, post_lanes=8,
     ring_words=1024, residual_words=25088, bit_words=6272, input_bytes=16384, line_words=1024,
-    channels=512, classes=1024, image_words=8192,
+    channels=512, classes=1024, image_words=0, sdram_bytes=1 << 25,
 )  # fmt: skip
 
 GEOMETRIES = {geometry.name: geometry for geometry in (TINY, ULX3S_25F, ULX3S_85F)}

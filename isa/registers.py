@@ -69,7 +69,7 @@ CONTROL = data.StructLayout(
 
 MEMORY = data.StructLayout(
     {
-        "present": 1,
+        "present": 1,  # nothing else means anything where this is 0
         "ready": 1,  # initialised, and tested from end to end
         "fault": 1,  # the test has read something else than it had written
         "unused": 5,
@@ -103,4 +103,4 @@ class ErrorCode(enum.Enum, shape=4):
     FRAME_CRC = 6
     WATCHDOG = 7  # no progress: input or stream did not arrive in time
     NOT_READY = 8  # START without a checked image; START or CHECK while CHECKING or RUNNING
-    NO_MEMORY = 9  # CHECK with Source.SDRAM where there is none, or it has not passed its test
+    NO_MEMORY = 9  # CHECK with a SOURCE that is not there, or an SDRAM that has not passed its test

@@ -17,10 +17,13 @@ import numpy.typing as npt
 import hw
 import isa
 from hw.accelerator import Accelerator
+from hw.boards import BOARDS
+from hw.memory_bus import CHUNK_BURSTS
 from isa import layer, registers
 from isa.fixed import LOGIT_BITS, IntArray, limits
 from isa.geometry import Geometry
 from isa.image import Image
+from isa.registers import Source
 from isa.trace import FrameRecord, TraceError, read_trace
 from sim import verilog
 from sim.golden import Golden, GoldenFrame
@@ -36,6 +39,12 @@ PORTS = ("clk", "rst", "interrupt", *(f"bus__{name}" for name in BUS_PORTS))
 
 #: One frame as the session reports it: logits, top, counters.
 Result = dict[str, Any]
+
+#: Clocks where there is no board. Nothing but their ratio counts.
+CORE_MHZ, MEMORY_MHZ = 100.0, 400 / 3
+
+#: Of the SDRAM, tested at the start: all of it would take half a minute.
+TEST_BURSTS = CHUNK_BURSTS
 
 #: Differences that a result describes; the others are counted.
 KEEP = 10
@@ -94,7 +103,7 @@ def simulate(
     simulator: str = "verilator",
     netlist: Sequence[Path] | None = None,
     stalls: Stalls | None = None,
-    source: str = "ram",
+    source: Source | None = None,
     folder: Path | None = None,
     timeout_s: float = 3600.0,
 ) -> SimResult:
@@ -104,12 +113,15 @@ def simulate(
     the link for a source, over which pixels and image words could wait for each other.
 
     ``netlist``: Verilog files with a module ``accelerator`` to simulate in place of the RTL, and
-    the cells in it. ``source``: where the image comes from, "ram" or "link". ``folder`` keeps
-    trace, log and job; otherwise they go, unless the simulation fails.
+    the cells in it. ``source``: where the image comes from, by default as the geometry says. An
+    SDRAM is a model that ends the simulation when it is used against its data sheet, and its clock
+    has the ratio to the core's that the board's has. ``folder`` keeps trace, log and job; otherwise
+    they go, unless the simulation fails.
     Raises GoldenError for an image that cannot be executed, SimulationError where the simulation
     fails, and ValueError for frames that do not fit the image.
     """
     frames = np.asarray(frames)
+    source = source or geometry.source
     golden = Golden(geometry, image)
     if not len(frames):
         raise ValueError("Frames must be at least one, not none")
@@ -119,7 +131,7 @@ def simulate(
         BUILD_ROOT.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=BUILD_ROOT))
     folder = folder.resolve()
-    overlap = golden.ahead and source != "link"
+    overlap = golden.ahead and source is not Source.LINK
     expected = list(golden.run_overlapped(frames) if overlap else map(golden.run, frames))
     results = _run(
         built, geometry, image, frames, stalls or Stalls(), source, overlap, folder, timeout_s
@@ -139,6 +151,7 @@ def simulate(
 def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = ()) -> Built:
     """The compiled simulation of one geometry, or of a netlist for it."""
     sources = [MODELS / "core_harness.v", MODELS / "clock.v", *netlist]
+    core_mhz, memory_mhz = clocks_mhz(geometry)
     if not netlist:
         sources.append(elaborate(geometry))
     defines = {
@@ -147,7 +160,11 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
         "ADDRESS_BITS": layer.ADDRESS_BITS,
         "BUS_ADDRESS_BITS": registers.ADDRESS_BITS,
         "WORD_BITS": layer.SIZE_BITS + 1,
+        "CORE_PS": round(1e6 / core_mhz),
     }
+    if memory_mhz is not None:
+        defines["MEMORY_PS"] = round(1e6 / memory_mhz)
+        sources.append(MODELS / "sdram.v")
     return build(
         sources,
         HARNESS,
@@ -155,6 +172,14 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
         simulator=simulator,
         defines={name: str(value) for name, value in defines.items()},
     )
+
+
+def clocks_mhz(geometry: Geometry) -> tuple[float, float | None]:
+    """The core's clock and the memory's: those of the board, or what stands for them."""
+    if geometry.name not in BOARDS:
+        return CORE_MHZ, MEMORY_MHZ if geometry.sdram_bytes else None
+    clocks = BOARDS[geometry.name].clocks
+    return clocks.output_mhz, clocks.memory_mhz
 
 
 def _gateware() -> str:
@@ -176,14 +201,16 @@ def elaborate(geometry: Geometry) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # Files that were edited since they were imported are not what would be elaborated.
     version = _IMPORTED if _gateware() == _IMPORTED else f"{_IMPORTED}-edited"
-    design = folder / f"{geometry.name}-{geometry.digest:08x}-{version}.v"
-    if not design.is_file():
-        text = verilog.to_verilog(Accelerator(geometry=geometry), DESIGN)
+    path = folder / f"{geometry.name}-{geometry.digest:08x}-{version}.v"
+    if not path.is_file():
+        _, memory_mhz = clocks_mhz(geometry)
+        design = Accelerator(geometry=geometry, memory_mhz=memory_mhz, test_bursts=TEST_BURSTS)
+        text = verilog.to_verilog(design, DESIGN)
         # Whole or not at all: another process may want it, too.
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             file.write(text)
-        Path(file.name).replace(design)
-    return design
+        Path(file.name).replace(path)
+    return path
 
 
 def _run(
@@ -192,24 +219,25 @@ def _run(
     image: Image,
     frames: npt.NDArray[np.uint8],
     stalls: Stalls,
-    source: str,
+    source: Source,
     overlap: bool,
     folder: Path,
     timeout_s: float,
 ) -> list[Result]:
     """One simulation; returns the session's results."""
     folder.mkdir(parents=True, exist_ok=True)
+    input_room = geometry.sdram_frame_bytes or geometry.input_bytes
     job = Job(
         image=str(folder / "model.img"),
         frames=str(folder / "frames.npy"),
         result=str(folder / "result.json"),
         classes=image.info.classes,
         top_k=geometry.top_k,
-        source=source,
+        source=source.name,
         stalls=stalls.kind,
         seed=stalls.seed,
-        # A frame that is longer than the input ring cannot be there before it is started.
-        late_input=stalls.late_input or image.info.input_bytes > geometry.input_bytes,
+        # A frame for which there is no room cannot be there before it is started.
+        late_input=stalls.late_input or image.info.input_bytes > input_room,
         overlap=overlap,
         first_words=image.first_layer_words,
     )

@@ -15,9 +15,9 @@ import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 
-from isa.checked import encode
+from isa.checked import decode, encode
 from isa.image import HEADER_WORDS
-from isa.registers import CONTROL, ErrorCode, Register, Source, State
+from isa.registers import CONTROL, MEMORY, ErrorCode, Register, Source, State
 from isa.trace import ACTIVITIES
 from sim.handshake import stalls as stall_pattern
 
@@ -42,9 +42,9 @@ class Job:
     """What to simulate.
 
     ``image``: file of 32-bit words; ``frames``: .npy of uint8 (N, bytes); ``result``: the JSON file
-    to write. ``source``: "ram" or "link". ``stalls``, ``seed``: idle gaps between bus words, of a
-    kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and with
-    source "link" that input follows the ``first_words`` of the image's frame section; otherwise
+    to write. ``source``: the name of a `Source`. ``stalls``, ``seed``: idle gaps between bus words,
+    of a kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and
+    with source LINK that input follows the ``first_words`` of the image's frame section; otherwise
     the input of the next one is sent while a frame is computed. ``overlap``: every frame but the
     last is started with the announcement of the next one. ``limit_cycles``: a deadline.
     """
@@ -54,7 +54,7 @@ class Job:
     result: str
     classes: int
     top_k: int
-    source: str = "ram"
+    source: str = Source.RAM.name
     stalls: str = "none"
     seed: int = 0
     late_input: bool = False
@@ -114,6 +114,8 @@ class Session:
 
     def __init__(self, dut: Any, job: Job) -> None:
         self.dut, self.job = dut, job
+        self.source = Source[job.source]
+        self.link = self.source is Source.LINK
         self.bus = Bus(dut, stall_pattern(job.stalls, job.seed))
         raw = np.fromfile(job.image, "<u4")
         self.image = [int(word) for word in raw]
@@ -133,7 +135,7 @@ class Session:
                 sent += 1
             more = self.job.overlap and number + 1 < len(self.inputs)
             await self._command(start=1, more=int(more))
-            stream = self.image[HEADER_WORDS:] if self.job.source == "link" else []
+            stream = self.image[HEADER_WORDS:] if self.link else []
             first = self.job.first_words if late else len(stream)
             await self._send(Register.STREAM, stream[:first])
             # Without overlap the first frame runs alone, so that its cycles are an idle core's.
@@ -147,16 +149,27 @@ class Session:
         return results
 
     async def _load(self) -> None:
-        bus, link = self.bus, self.job.source == "link"
-        source: Any = Source.LINK if link else Source.RAM
-        await bus.write(Register.SOURCE, source.value)
-        if not link:
+        bus = self.bus
+        await bus.write(Register.SOURCE, self.source.value)
+        if self.source is Source.SDRAM:
+            await self._memory_ready()
+        if not self.link:
             for offset, word in enumerate(self.image):
                 await bus.write(Register.IMAGE + offset, word)
         await self._command(check=1)
-        if link:
+        if self.link:
             await self._send(Register.STREAM, self.image)
         await self._finished(State.READY, "Image")
+
+    async def _memory_ready(self) -> None:
+        """Waits until the SDRAM has been tested. RuntimeError if it has a fault."""
+        while True:
+            memory = decode(MEMORY, await self.bus.read(Register.MEMORY))
+            if memory["fault"]:
+                raise RuntimeError(f"SDRAM has a fault at burst {memory['fault_address']:#x}")
+            if memory["ready"]:
+                return
+            await self.bus.idle(100)
 
     async def _send(self, port: int, words: list[int]) -> None:
         for word in words:

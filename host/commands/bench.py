@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from host.arguments import add_board, add_json, add_model, say, write_json
+from host.arguments import add_board, add_json, add_model, add_source, say, source_of, write_json
 from host.checkpoints import checkpoint_of
 from host.errors import UserError, positive
-from host.models import deployment, geometry_named, shipped_images
+from host.models import geometry_named, shipped_images
 
 HELP = "measure cycles, frames per second and simulation speed"
 GOLDEN_MODEL = "resnet18-imagenet"
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser, required=False)
     add_board(parser)
+    add_source(parser)
     parser.add_argument("--no-rtl", action="store_true", help="leave the RTL simulation out")
     parser.add_argument(
         "--threads", metavar="N", type=positive, default=2,
@@ -72,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
 
-    require_ram = deployment(args.model).source == "ram"
-    compiled = compile_network(checkpoint, geometry, require_ram=require_ram, verify=False)
+    source = source_of(args, geometry)
+    compiled = compile_network(checkpoint, geometry, source=source, verify=False)
     result: dict[str, Any] = {"model": args.model, "board": geometry.name}
     if args.what == "golden":
         result |= golden_alone(args, checkpoint, compiled, geometry)

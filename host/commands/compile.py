@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint,
         geometry,
         save_intermediates=folder,
-        require_ram=source_of(args) == "ram",
+        source=source_of(args, geometry),
     )
     raw = compiled.image.to_bytes()
     write_atomically(out, raw)

@@ -13,6 +13,7 @@ from host.arguments import add_board, add_json, add_model, say, write_json
 from host.checkpoints import checkpoint_of
 from host.models import geometry_named
 from isa.geometry import Geometry
+from isa.registers import Source
 
 HELP = "measure accuracy on the whole test set"
 
@@ -48,7 +49,7 @@ def _golden(checkpoint: Path, geometry: Geometry, data: Path | None) -> dict[str
     from rbonn_train.data import load_split
 
     test = load_split("test", data)
-    image = compile_network(checkpoint, geometry, require_ram=False).image
+    image = compile_network(checkpoint, geometry, source=Source.LINK).image
     pixels = fit(test.images, image.info.input_shape)
     images = ImageSet(pixels, test.labels, [str(index) for index in range(len(pixels))])
     accuracy = images.accuracy(run_image("golden", image, geometry, images).classes)

@@ -58,11 +58,10 @@ def run(args: argparse.Namespace) -> int:
             checkpoint = checkpoint_of(args)
             from compiler.pipeline import compile_network
 
-            require_ram = source_of(args) == "ram"
-            image = compile_network(checkpoint, geometry, require_ram=require_ram).image
+            image = compile_network(checkpoint, geometry, source=source_of(args, geometry)).image
         images = images_for(args.images, image.info.input_shape, args.limit)
         results = backends.run_image(
-            backend, image, geometry, images, args.simulator, source_of(args)
+            backend, image, geometry, images, args.simulator, source_of(args, geometry)
         )
     for name, found in list(zip(images.names, results.classes, strict=True))[:SHOWN]:
         say(f"{name}: class {found}", args)

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
 
-    source = source_of(args)
-    image = compile_network(checkpoint, geometry, require_ram=source == "ram").image
+    source = source_of(args, geometry)
+    image = compile_network(checkpoint, geometry, source=source).image
     limit = args.limit
     if args.images is None and limit is None:
         limit = DEFAULT_IMAGES

@@ -1,7 +1,8 @@
 // Simulation top: the accelerator with clock and reset, its trace written to a file.
 //
 // The bus and the interrupt are the bench's; +trace=PATH names the trace file, in the format of
-// isa/trace.py. Macros give the widths: POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS, WORD_BITS.
+// isa/trace.py. Macros give the widths: POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS, WORD_BITS;
+// and CORE_PS, the period of the clock. With MEMORY_PS, the period of the memory's, there is an SDRAM.
 `timescale 1ns / 1ps
 
 module core_harness (
@@ -15,7 +16,7 @@ module core_harness (
 );
     wire clk, rst;
     wire [63:0] cycles;
-    sim_clock clock (.clk(clk), .rst(rst), .cycles(cycles));
+    sim_clock #(.PERIOD_NS(`CORE_PS / 1000.0)) clock (.clk(clk), .rst(rst), .cycles(cycles));
 
     wire write_residual, write_bits, write_feature, write_logits, layer_done, frame_done;
     wire [`ADDRESS_BITS-1:0] residual_address, bit_address;
@@ -28,6 +29,31 @@ module core_harness (
     wire [2:0] kind;
     wire [6:0] perf;
 
+`ifdef MEMORY_PS
+    wire memory_clk, memory_rst;
+    wire [63:0] memory_cycles;
+    sim_clock #(.PERIOD_NS(`MEMORY_PS / 1000.0)) memory_clock (
+        .clk(memory_clk), .rst(memory_rst), .cycles(memory_cycles)
+    );
+    wire cke, dq_drive, violated;
+    wire [2:0] command;
+    wire [1:0] bank, dqm;
+    wire [12:0] address;
+    wire [15:0] dq_out, dq_from_chip;
+    reg [15:0] dq_in;
+    // The registers in the pads.
+    reg [37:0] pads = {1'b0, 3'b111, 34'b0};
+    always @(posedge memory_clk) begin
+        pads <= {cke, command, bank, address, dqm, dq_out, dq_drive};
+        dq_in <= dq_from_chip;
+    end
+    sdram #(.CLOCK_PS(`MEMORY_PS)) chip (
+        .clk(memory_clk), .cke(pads[37]), .command(pads[36:34]), .bank(pads[33:32]),
+        .address(pads[31:19]), .dqm(pads[18:17]), .dq_in(pads[16:1]), .dq_drive(pads[0]),
+        .dq_out(dq_from_chip), .violated(violated)
+    );
+`endif
+
     accelerator dut (
         .clk(clk),
         .rst(rst),
@@ -38,6 +64,18 @@ module core_harness (
         .bus__ack(bus__ack),
         .bus__read_data(bus__read_data),
         .interrupt(interrupt),
+`ifdef MEMORY_PS
+        .memory_clk(memory_clk),
+        .memory_rst(memory_rst),
+        .pins__cke(cke),
+        .pins__command(command),
+        .pins__bank(bank),
+        .pins__address(address),
+        .pins__dqm(dqm),
+        .pins__dq_out(dq_out),
+        .pins__dq_drive(dq_drive),
+        .pins__dq_in(dq_in),
+`endif
         .trace__write_residual(write_residual),
         .trace__residual_address(residual_address),
         .trace__residual(residual),

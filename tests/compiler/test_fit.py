@@ -7,6 +7,7 @@ from compiler.fit import check_fit, image_words, needs
 from compiler.pipeline import compile_tensors
 from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F
 from isa.network import Network, Stem
+from isa.registers import Source
 from tests.networks import SMALL_NETWORKS, random_checkpoint, small_network
 
 FMNIST = Network("fmnist-s", (28, 28), 1, 10, (32, 64, 128), (2, 2, 2), (0.286,), (0.353,))
@@ -21,7 +22,7 @@ def network(**changes):
 
 
 def test_fmnist_s_fits_the_25f_with_its_image_in_ram():
-    check_fit(FMNIST, ULX3S_25F, require_ram=True)
+    check_fit(FMNIST, ULX3S_25F)
     assert {need.memory: need.needed for need in needs(FMNIST, ULX3S_25F)} == {
         "residual_words": 28 * 28 * 16,
         "bit_words": 2 * 28 * 28,
@@ -34,14 +35,16 @@ def test_fmnist_s_fits_the_25f_with_its_image_in_ram():
     }
 
 
-def test_resnet18_fits_the_85f_but_for_its_image():
-    check_fit(RESNET18, ULX3S_85F, require_ram=False)
+def test_resnet18_fits_the_85f_with_its_image_in_sdram():
+    check_fit(RESNET18, ULX3S_85F)
     found = {need.memory: need.needed for need in needs(RESNET18, ULX3S_85F)}
     assert found["residual_words"] == 56 * 56 * 8
     assert found["bit_words"] == 2 * 56 * 56
     assert found["ring_words"] == 72 * 8
     assert found["line_words"] == 56 * 8
     assert found["input_bytes"] == (7 + 2) * 224 * 3 + 4
+    assert found["sdram_image_words"] == image_words(RESNET18, ULX3S_85F) < 1 << 22
+    assert "image_words" not in found
 
 
 REFUSALS = {
@@ -49,7 +52,7 @@ REFUSALS = {
         network(input_size=(32, 32)),
         ULX3S_25F,
         "Residual map must fit 13312 words of 2 residuals of geometry ulx3s-25f, not 16384 (3072 "
-        "too many); it fits no known geometry",
+        "too many); the smallest known geometry that fits is ulx3s-85f",
     ),
     "bits": (
         network(input_size=(40, 32), widths=(2,), blocks_per_stage=(1,)),
@@ -61,7 +64,7 @@ REFUSALS = {
         network(input_size=(4, 4), widths=(128, 256), blocks_per_stage=(1, 2)),
         dataclasses.replace(ULX3S_25F, ring_words=256),
         "Weight ring must fit 256 128-bit words of geometry ulx3s-25f, not 288 for a tile of layer "
-        "blocks.2 (32 too many); it fits no known geometry",
+        "blocks.2 (32 too many); the smallest known geometry that fits is ulx3s-85f",
     ),
     "input": (
         network(input_size=(36, 36), widths=(2,), blocks_per_stage=(1,)),
@@ -73,7 +76,7 @@ REFUSALS = {
         network(widths=(32, 64, 128, 256), input_size=(24, 24), blocks_per_stage=(1, 1, 1, 1)),
         ULX3S_25F,
         "Image RAM must fit 15872 32-bit words of geometry ulx3s-25f, not 28433 (12561 too many); "
-        "it fits no known geometry",
+        "the smallest known geometry that fits is ulx3s-85f",
     ),
 }
 
@@ -81,7 +84,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("shape", "geometry", "message"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals(shape, geometry, message):
     with pytest.raises(CompileError) as error:
-        check_fit(shape, geometry, require_ram=True)
+        check_fit(shape, geometry)
     assert str(error.value) == message
 
 
@@ -103,13 +106,21 @@ def test_every_memory_is_checked(memory, available, message):
     assert str(error.value).endswith("the smallest known geometry that fits is tiny")
 
 
-def test_only_the_ram_source_needs_the_image_in_ram():
-    geometry = dataclasses.replace(TINY, image_words=100)
+def test_the_image_must_fit_where_it_will_be():
+    geometry = dataclasses.replace(TINY, image_words=100, sdram_bytes=1024)
     checkpoint = random_checkpoint(small_network("plain"))
-    with pytest.raises(CompileError, match=r"^Image RAM must fit 100 "):
-        compile_tensors(*checkpoint, geometry)
-    compiled = compile_tensors(*checkpoint, geometry, require_ram=False)
-    assert compiled.report["fits_ram"] is False
+    for source, message in {
+        None: "Image RAM must fit 100 32-bit words of geometry tiny, not ",
+        Source.RAM: "Image RAM must fit 100 32-bit words of geometry tiny, not ",
+        Source.SDRAM: "Image half of the SDRAM must fit 128 32-bit words of geometry tiny, not ",
+    }.items():
+        with pytest.raises(CompileError) as error:
+            compile_tensors(*checkpoint, geometry, source=source)
+        assert str(error.value).startswith(message)
+        assert str(error.value).endswith("the smallest known geometry that fits is tiny")
+    compiled = compile_tensors(*checkpoint, geometry, source=Source.LINK)
+    assert compiled.report["source"] == "link"
+    assert not {"image_words", "sdram_image_words"} & compiled.report["memory"].keys()
 
 
 @pytest.mark.parametrize("shape", SMALL_NETWORKS, ids=lambda n: n.name)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from host import checkpoints, cli
 from host.checkpoints import checkpoint_path
 from host.errors import UserError
-from host.models import ROOT, deployment
+from host.models import ROOT, Deployment, deployment
 from isa.checkpoint import read_checkpoint
 from tests.rbonn_train.test_released import authors, images, save
 
@@ -248,4 +248,4 @@ def test_imagenet_models(name):
     assert config.network.input_size == (224, 224)
     assert config.network.classes == 1000
     assert config.untrained_seed is not None
-    assert deployment(name).board == "ulx3s-85f"
+    assert deployment(name) == Deployment("ulx3s-85f", "sdram")

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from host.device import EXPLANATIONS, FRAME_BYTES, Device, DeviceError, pack_frame, sign_extended
+from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
 from host.golden_transport import GoldenTransport
 from isa import checked
 from isa.geometry import TINY, ULX3S_25F
 from isa.image import CHANNEL_WORDS, HEADER_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType, build
 from isa.registers import CONTROL, MEMORY, ErrorCode, Register, Source, State
+from tests.geometries import TINY_SDRAM
 
 SHAPE = (3, 3, 1)  # 9 bytes: the last word of a frame is not full
 INFO = ImageInfo("stand-in", SHAPE, classes=7, layers=1, logit_exponent=-8)
@@ -51,9 +52,11 @@ class Faulty(GoldenTransport):
         super().write(address, words)
 
 
-def loaded(transport=None, **options):
-    device = Device(transport or Faulty(), **options)
-    device.load_image(IMAGE)
+def loaded(transport=None, source=Source.RAM, **options):
+    geometry = TINY_SDRAM if source is Source.SDRAM else TINY
+    transport = transport or Faulty(geometry=geometry)
+    device = Device(transport, expected=geometry, source=source, **options)
+    device.load_image(build(geometry, INFO, PACKETS))
     return device
 
 
@@ -142,11 +145,22 @@ def test_image_that_does_not_fit():
     )
 
 
+@pytest.mark.parametrize(
+    ("geometry", "source", "memory"),
+    [(TINY, Source.SDRAM, "an SDRAM"), (TINY_SDRAM, Source.RAM, "a block RAM")],
+)
+def test_an_image_memory_that_is_not_there(geometry, source, memory):
+    device = Device(Faulty(geometry=geometry), expected=geometry, source=source)
+    with pytest.raises(DeviceError) as caught:
+        device.load_image(build(geometry, INFO, PACKETS))
+    assert str(caught.value) == f"Device must have {memory} to keep its image there: it has none"
+
+
 class WithMemory(Faulty):
     """Its SDRAM reports what `memory` says, one item a question."""
 
     def __init__(self, *memory):
-        super().__init__()
+        super().__init__(geometry=TINY_SDRAM)
         self.memory = list(memory)
 
     def read(self, address, count):
@@ -206,7 +220,7 @@ def test_frames_longer_than_the_input_memory_follow_the_start(source):
 
 
 def test_a_batch_is_computed_from_sdram():
-    transport = Faulty()
+    transport = Faulty(geometry=TINY_SDRAM)
     device = loaded(transport, source=Source.SDRAM)
     transport.log.clear()
     for frame, result in zip(FRAMES, device.classify_batch(FRAMES), strict=True):
@@ -227,14 +241,14 @@ def test_every_frame_of_a_batch_but_the_last_announces_another():
                 commands.append(checked.decode(CONTROL, words[0]))
             super().write(address, words)
 
-    device = loaded(Listening(), source=Source.SDRAM)
+    device = loaded(Listening(geometry=TINY_SDRAM), source=Source.SDRAM)
     commands.clear()
     device.classify_batch(FRAMES[:3])
     assert [(bits["start"], bits["more"]) for bits in commands] == [(1, 1), (1, 1), (1, 0)]
 
 
 def test_a_batch_that_fails_is_recovered_from():
-    device = loaded(Faulty({2: lose_input}), source=Source.SDRAM)
+    device = loaded(Faulty({2: lose_input}, TINY_SDRAM), source=Source.SDRAM)
     with pytest.raises(DeviceError):
         device.classify_batch(FRAMES)
     for frame, result in zip(FRAMES, device.classify_batch(FRAMES), strict=True):
@@ -247,9 +261,11 @@ def test_what_no_batch_can_be():
     device = loaded(source=Source.SDRAM)
     with pytest.raises(ValueError, match="Frame must be uint8 of shape"):
         device.classify_batch([FRAMES[0], FRAMES[0][1:]])
-    many = [FRAMES[0]] * (FRAME_BYTES // FRAMES[0].size + 1)
-    with pytest.raises(ValueError, match=f"at most {FRAME_BYTES} bytes together"):
+    most = TINY_SDRAM.sdram_frame_bytes
+    many = [FRAMES[0]] * (most // (4 * len(pack_frame(FRAMES[0]))) + 1)
+    with pytest.raises(ValueError, match=f"at most {most} bytes together"):
         device.classify_batch(many)
+    assert len(device.classify_batch(many[:-1])) == len(many) - 1
 
 
 def damaged(position, value):

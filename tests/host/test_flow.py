@@ -11,7 +11,7 @@ import pytest
 from host import cli, flow
 from host.errors import UserError
 from isa.checkpoint import write_checkpoint
-from isa.geometry import TINY, ULX3S_25F
+from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import parse, words_to_bytes
 from isa.network import UNTRAINED
 from tests.networks import random_checkpoint, small_network
@@ -101,6 +101,13 @@ def test_everything_is_written(stage, capsys):
         }
     ]
     assert "40,000 frames/s: 1,500 cycles at 60.0 MHz" in capsys.readouterr().out
+
+
+def test_an_image_for_sdram_is_not_in_the_bitstream(stage):
+    assert cli.main(arguments(stage, "--board", "ulx3s-85f")) == 0
+    folder = stage.build / "tiny" / "ulx3s-85f"
+    assert (folder / "top.bit").read_bytes() == b"bits"
+    assert parse((folder / "model.img").read_bytes(), ULX3S_85F).info.name == "plain"
 
 
 def test_untrained_weights_are_called_so(stage, capsys):

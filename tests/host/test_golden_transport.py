@@ -6,7 +6,7 @@ import pytest
 from host.golden_transport import GoldenTransport
 from isa.geometry import TINY
 from isa.image import LAYER_WORDS, MAGIC, ImageInfo, Packet, PacketType, build
-from isa.registers import NO_CLASS, ErrorCode, Register, State
+from isa.registers import NO_CLASS, ErrorCode, Register, Source, State
 
 INFO = ImageInfo("stand-in", (2, 2, 1), classes=2, layers=1, logit_exponent=0)
 IMAGE = build(TINY, INFO, [Packet(PacketType.LAYER, [0] * LAYER_WORDS)])
@@ -108,3 +108,10 @@ def test_accesses_outside_the_map(bus):
         bus.write(Register.WATCHDOG, [-1])
     assert str(caught.value) == "Words must be unsigned numbers of 32 bits, not -1"
     assert bus.read(0x50, 2) == [0, 0]
+
+
+def test_a_memory_that_is_not_there_is_refused(bus):
+    bus.write(Register.SOURCE, [Source.SDRAM.value])
+    bus.write(Register.CONTROL, [CHECK])
+    assert state(bus) is State.ERROR
+    assert bus.read(Register.ERROR, 1) == [ErrorCode.NO_MEMORY.value]

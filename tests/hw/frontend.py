@@ -15,7 +15,7 @@ from isa.fixed import LOGIT_BITS
 from isa.geometry import TINY
 from isa.image import CHANNEL_WORDS, LAYER_WORDS, ImageInfo, Packet, PacketType
 from isa.layer import CHANNEL, LAYER
-from isa.registers import CONTROL, ErrorCode, Register, State
+from isa.registers import CONTROL, ErrorCode, Register, Source, State
 
 
 class Frontend(wiring.Component):
@@ -53,11 +53,12 @@ class Frontend(wiring.Component):
         ram = RamSource(words=self.geometry.image_words, init=self._init)
         link = LinkSource()
         loader = Loader(geometry=self.geometry)
-        m.submodules.mux = mux = SourceMux()
+        m.submodules.mux = mux = SourceMux(sources=[Source.RAM, Source.LINK])
         for name, part in (("ram", ram), ("link", link), ("loader", loader)):
             m.submodules[name] = ResetInserter(control.abort)(part)
         wiring.connect(m, wiring.flipped(self.bus), control.bus)
-        wiring.connect(m, control.image_write, ram.write)
+        wiring.connect(m, control.image_write, mux.write)
+        wiring.connect(m, mux.write_ram, ram.write)
         wiring.connect(m, control.stream, link.stream)
         wiring.connect(m, ram.image, mux.ram)
         wiring.connect(m, link.image, mux.link)

@@ -40,6 +40,16 @@ def test_pins_and_clocks_are_constrained(name):
     assert lpf.count("LOCATE COMP") == lpf.count("IOBUF PORT") == 4
 
 
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_clocks_are_reached(board):
+    clocks = board.clocks
+    assert clocks.output_mhz == board.clock_mhz
+    if board.memory_mhz is None:
+        assert clocks.memory_mhz is None
+    else:
+        assert 0.85 * board.memory_mhz <= clocks.memory_mhz <= board.memory_mhz
+
+
 def test_elaboration_is_reproducible_and_free_of_paths():
     board = get_board("ulx3s-25f")
     first, second = (prepare(Echo(board), board) for _ in range(2))

@@ -18,13 +18,14 @@ from isa.registers import (
     State,
 )
 from sim.bench import receive, simulate
+from tests.geometries import TINY_SDRAM
 from tests.hw.frontend import command, error, read, state, write
 
 WATCHDOG = 200
 
 
 def control(**options):
-    return Control(geometry=TINY, **({"watchdog_cycles": WATCHDOG} | options))
+    return Control(**({"geometry": TINY, "watchdog_cycles": WATCHDOG} | options))
 
 
 async def pulse(ctx, signal):
@@ -524,3 +525,14 @@ def test_watchdog_cycles_are_checked(cycles):
     with pytest.raises(ValueError) as caught:
         control(watchdog_cycles=cycles)
     assert str(caught.value) == f"Control watchdog_cycles must be in 1..4294967295, not {cycles!r}"
+
+
+def test_a_geometry_without_image_ram_refuses_that_source():
+    dut = control(geometry=TINY_SDRAM)
+
+    async def bench(ctx):
+        await command(ctx, dut.bus, "check")
+        assert await state(ctx, dut.bus) == State.ERROR
+        assert await error(ctx, dut.bus) == ErrorCode.NO_MEMORY
+
+    simulate(dut, bench)

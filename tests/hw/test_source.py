@@ -131,8 +131,9 @@ def test_link_drops_what_came_before_a_rewind():
 
 @pytest.mark.parametrize("select", Source)
 def test_mux_connects_one_source(select):
-    dut = SourceMux()
-    here, there = (dut.ram, dut.link) if select is Source.RAM else (dut.link, dut.ram)
+    dut = SourceMux(sources=Source)
+    here, *others = sorted(Source, key=lambda source: source is not select)
+    here, *others = (getattr(dut, source.name.lower()) for source in (here, *others))
 
     async def bench(ctx):
         ctx.set(dut.select, select)
@@ -141,19 +142,59 @@ def test_mux_connects_one_source(select):
         ctx.set(dut.image.words.ready, 1)
         ctx.set(here.words.valid, 1)
         ctx.set(here.words.payload, 0xAAAA)
-        ctx.set(there.words.payload, 0x5555)
+        for there in others:
+            ctx.set(there.words.payload, 0x5555)
         await ctx.delay(0)
         assert (ctx.get(here.rewind), ctx.get(here.address), ctx.get(here.words.ready)) == (
             1,
             17,
             1,
         )
-        assert (ctx.get(there.rewind), ctx.get(there.words.ready)) == (0, 0)
+        for there in others:
+            assert (ctx.get(there.rewind), ctx.get(there.words.ready)) == (0, 0)
         assert (ctx.get(dut.image.words.valid), ctx.get(dut.image.words.payload)) == (1, 0xAAAA)
         ctx.set(here.words.valid, 0)
-        ctx.set(there.words.valid, 1)
+        for there in others:
+            ctx.set(there.words.valid, 1)
         await ctx.delay(0)
         assert ctx.get(dut.image.words.valid) == 0
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("select", Source)
+def test_mux_writes_into_the_memory_of_one_source(select):
+    dut = SourceMux(sources=Source)
+    memories = {Source.RAM: dut.write_ram, Source.SDRAM: dut.write_sdram}
+
+    async def bench(ctx):
+        ctx.set(dut.select, select)
+        for member, value in {"valid": 1, "address": 17, "data": 0xAAAA}.items():
+            ctx.set(getattr(dut.write, member), value)
+        for ready in (0, 1):
+            for source, port in memories.items():
+                ctx.set(port.ready, ready if source is select else not ready)
+            await ctx.delay(0)
+            # What goes nowhere does not wait.
+            assert ctx.get(dut.write.ready) == (ready if select in memories else 1)
+            for source, port in memories.items():
+                assert ctx.get(port.valid) == (source is select)
+                assert (ctx.get(port.address), ctx.get(port.data)) == (17, 0xAAAA)
+
+    simulate(dut, bench)
+
+
+def test_mux_without_the_source_that_is_selected_is_silent():
+    dut = SourceMux(sources=[Source.LINK])
+    assert set(dut.signature.members) == {"select", "write", "image", "link"}
+
+    async def bench(ctx):
+        ctx.set(dut.select, Source.SDRAM)
+        ctx.set(dut.link.words.valid, 1)
+        ctx.set(dut.write.valid, 1)
+        await ctx.delay(0)
+        assert ctx.get(dut.image.words.valid) == 0
+        assert ctx.get(dut.write.ready) == 1
 
     simulate(dut, bench)
 

@@ -5,9 +5,11 @@ import zlib
 
 import pytest
 
-from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, Geometry
+from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F, Geometry
+from isa.registers import IMAGE_ADDRESS_BITS, Source
 
 NUMBERS = [field.name for field in dataclasses.fields(Geometry) if field.name != "name"]
+OPTIONAL = ("image_words", "sdram_bytes")
 POWERS = ("lanes", "word_bits", "taps", "post_lanes", "input_bytes")
 
 
@@ -20,8 +22,13 @@ def refused(**changes) -> str:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [0, -4, 4.0, "4", True, None])
 def test_numbers(name, value):
-    expected = f"Geometry {name} must be a positive integer, not {value!r}"
-    assert refused(**{name: value}) == expected
+    rule = "a positive integer"
+    if name in OPTIONAL:
+        if value == 0:
+            dataclasses.replace(TINY, **{name: 0})
+            return
+        rule = "0 or a positive integer"
+    assert refused(**{name: value}) == f"Geometry {name} must be {rule}, not {value!r}"
 
 
 @pytest.mark.parametrize("name", POWERS)
@@ -50,6 +57,18 @@ def test_powers_of_two(name):
             {"image_words": 4194305},
             "image_words must be at most 4194304, what its registers can hold, not 4194305",
         ),
+        (
+            {"sdram_bytes": 512},
+            "sdram_bytes must be 0 or a power of two in 1024..33554432, not 512",
+        ),
+        (
+            {"sdram_bytes": 1 << 26},
+            "sdram_bytes must be 0 or a power of two in 1024..33554432, not 67108864",
+        ),
+        (
+            {"sdram_bytes": 3 << 20},
+            "sdram_bytes must be 0 or a power of two in 1024..33554432, not 3145728",
+        ),
         ({"top_k": 9}, "top_k must be at most 8, what its registers can hold, not 9"),
     ],
 )
@@ -58,7 +77,7 @@ def test_rules(changes, message):
 
 
 def test_the_largest_that_pass():
-    dataclasses.replace(TINY, classes=65535, image_words=4194304, top_k=8)
+    dataclasses.replace(TINY, classes=65535, image_words=4194304, top_k=8, sdram_bytes=1 << 25)
 
 
 def test_the_digest_changes_with_every_field():
@@ -78,8 +97,8 @@ def test_the_digest_is_the_crc_of_canonical_json():
     text = (
         '{"bit_words": 512, "channels": 64, "classes": 16, "image_words": 8192, '
         '"input_bytes": 1024, "lanes": 4, "line_words": 256, "name": "x", "port_bits": 32, '
-        '"post_lanes": 2, "residual_words": 2048, "ring_words": 256, "taps": 1, "top_k": 5, '
-        '"word_bits": 8}'
+        '"post_lanes": 2, "residual_words": 2048, "ring_words": 256, "sdram_bytes": 0, "taps": 1, '
+        '"top_k": 5, "word_bits": 8}'
     )
     geometry = Geometry("x", 4, 8, 1, 32, 2, 256, 2048, 512, 1024, 256, 64, 16, 8192)
     assert geometry.digest == zlib.crc32(text.encode())
@@ -92,4 +111,13 @@ def test_derived_sizes():
     assert (big.groups, big.sub_words, big.residual_word_bits) == (8, 2, 18)
     assert (big.binary_set_bits, big.mac_set_bits) == (16 * 32, 16 * 8)
     assert GEOMETRIES["tiny"] is TINY
+    assert (big.source, big.sdram_image_words, big.sdram_frame_bytes) == (Source.RAM, 0, 0)
+
+
+def test_where_the_image_is():
+    large = ULX3S_85F
+    assert (large.source, large.sdram_image_words) == (Source.SDRAM, 1 << IMAGE_ADDRESS_BITS)
+    assert large.sdram_frame_bytes == 1 << 24
+    assert dataclasses.replace(large, image_words=1).source is Source.RAM
+    assert dataclasses.replace(large, sdram_bytes=0).source is Source.LINK
     assert [name for name, geometry in GEOMETRIES.items() if name != geometry.name] == []

@@ -9,12 +9,13 @@ from compiler.pipeline import compile_tensors
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import Packet, PacketType, build
 from isa.layer import LayerKind
-from isa.registers import NO_CLASS
+from isa.registers import NO_CLASS, Source
 from sim.golden import Golden, GoldenError
 from sim.runner import Stalls, collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.trace import record_of
+from tests.geometries import TINY_SDRAM
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 from tests.parts import overlapped
 
@@ -153,9 +154,29 @@ def test_late_input_is_waited_for():
 def test_image_from_the_host():
     """Streamed for every frame; the ring waits for weights, and the results are the same."""
     network = small_network("plain")
-    streamed, stored = run(TINY, network, source="link"), run(TINY, network)
+    streamed, stored = run(TINY, network, source=Source.LINK), run(TINY, network)
     assert np.array_equal(streamed.logits, stored.logits)
     assert streamed.cycles[0] > stored.cycles[0]
+
+
+@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda network: network.name)
+def test_image_and_frames_in_sdram(network):
+    """The model of the chip ends the simulation when it is used against its data sheet."""
+    run(TINY_SDRAM, network, 3)
+
+
+@pytest.mark.parametrize(
+    "stalls", [Stalls("heavy", 2), Stalls("heavy", 3, late_input=True)], ids=str
+)
+def test_stalls_change_nothing_with_an_sdram(stalls):
+    run(TINY_SDRAM, small_network("odd-channels"), 3, stalls=stalls)
+
+
+def test_an_sdram_serves_images_of_other_sources():
+    network = small_network("plain")
+    both = dataclasses.replace(TINY_SDRAM, image_words=8192)
+    for source in Source:
+        run(both, network, source=source)
 
 
 def test_icarus_agrees_to_the_cycle():
@@ -207,18 +228,19 @@ def test_finds_a_core_that_computes_something_else(tmp_path):
     )
 
 
+@pytest.mark.parametrize("geometry", [TINY, TINY_SDRAM], ids=lambda geometry: geometry.name)
 @pytest.mark.parametrize("stalls", [Stalls(), Stalls("heavy", seed=3, late_input=True)])
 @pytest.mark.parametrize(("name", "rows"), [("one-tile", 1), ("one-tile", 5), ("long-frame", 2)])
-def test_frames_overlap(name, rows, stalls):
+def test_frames_overlap(name, rows, stalls, geometry):
     """The stem of a frame is computed in parts while the frame before it is."""
     network = small_network(name)
-    image = overlapped(compiled(network, TINY), TINY, rows=rows)
+    image = overlapped(compiled(network, geometry), geometry, rows=rows)
     frames = random_frames(network, 4)
-    result = simulate(TINY, image, frames, stalls=stalls)
+    result = simulate(geometry, image, frames, stalls=stalls)
     assert (result.mismatches, result.first) == (0, None)
     # One with its own stem and the next one's, two with the next one's, and one without any.
     parts = -(-network.map_size[0] // rows)
     stems = [[c for c in cycles if c.kind is LayerKind.STEM] for cycles in result.layer_cycles]
     assert [len(layers) for layers in stems] == [1 + parts, parts, parts, 0]
-    alone = simulate(TINY, image, frames[:1])
+    alone = simulate(geometry, image, frames[:1])
     assert result.cycles[3] < alone.cycles[0]

@@ -1,0 +1,8 @@
+"""Geometries that exist in tests only."""
+
+import dataclasses
+
+from isa.geometry import TINY
+
+TINY_SDRAM = dataclasses.replace(TINY, name="tiny-sdram", image_words=0, sdram_bytes=1 << 17)
+"""The image in an SDRAM, as on the large board: 16,384 words, and 64 KiB of input frames."""

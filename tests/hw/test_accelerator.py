@@ -1,0 +1,25 @@
+"""The accelerator's parameters: an SDRAM has a clock, and nothing else has."""
+
+import pytest
+
+from hw.accelerator import Accelerator
+from isa.geometry import TINY
+from tests.geometries import TINY_SDRAM
+
+
+@pytest.mark.parametrize(
+    ("geometry", "clock", "message"),
+    [
+        (TINY, 100.0, "None without an SDRAM in the geometry, not 100.0"),
+        (TINY_SDRAM, None, "given with an SDRAM in the geometry, not None"),
+    ],
+)
+def test_the_memory_has_a_clock_if_there_is_one(geometry, clock, message):
+    with pytest.raises(ValueError) as caught:
+        Accelerator(geometry=geometry, memory_mhz=clock)
+    assert str(caught.value) == f"Accelerator memory_mhz must be {message}"
+
+
+def test_an_sdram_has_pins():
+    assert "pins" in Accelerator(geometry=TINY_SDRAM, memory_mhz=100.0).signature.members
+    assert "pins" not in Accelerator(geometry=TINY).signature.members
