@@ -121,23 +121,25 @@ def test_no_live_word_is_overwritten(network, geometry):
 
 
 def test_the_replay_finds_an_overwritten_word():
-    def even_rows(layer):  # the pooled map where the next stage will stand
+    def later_rows(layer):  # the pooled map where the third row still has to be read
         if layer.kind is LayerKind.POOL:
-            layer.descriptor["dst_base"] = 0
+            layer.descriptor["dst_base"] += 128
         if layer.kind is LayerKind.POINTWISE:
-            layer.descriptor["src_base"] = 0
+            layer.descriptor["src_base"] += 128
         return layer
 
     with pytest.raises(AssertionError):
-        replay(small_network("three-stages"), TINY, even_rows)
+        replay(small_network("three-stages"), TINY, later_rows)
 
 
 def test_bit_maps_take_the_least_memory():
     network = small_network("three-stages")
     program = compile_tensors(*random_checkpoint(network), TINY).program
     bases = {layer.name: layer.bits.base for layer in program.layers if layer.write_bits}
-    # 256, 256 and 128 words: the first pair fills the memory, the third map begins it again
-    assert bases == {"stem": 0, "blocks.0": 256, "blocks.1": 0}
+    # 256, 256 and 128 words: the first pair fills the memory, the third map stands in front of the
+    # second, which it is computed from
+    assert TINY.bit_words == 512
+    assert bases == {"stem": 0, "blocks.0": 256, "blocks.1": 128}
 
 
 def test_residual_layout_of_three_stages():
@@ -148,13 +150,30 @@ def test_residual_layout_of_three_stages():
         for layer in program.layers
         if layer.destination
     }
+    assert TINY.residual_words == 2048
     assert found == {
         "stem": (0, 64, 4),
         "blocks.0": (0, 64, 4),
-        "blocks.1.pool": (64, 128, 8),
-        "blocks.1.shortcut": (0, 128, 8),
-        "blocks.1": (0, 128, 8),
-        "blocks.2.pool": (128, 256, 16),
-        "blocks.2.shortcut": (0, 256, 16),
-        "blocks.2": (0, 256, 16),
+        "blocks.1.pool": (0, 32, 4),
+        "blocks.1.shortcut": (2048 - 512, 64, 8),
+        "blocks.1": (2048 - 512, 64, 8),
+        "blocks.2.pool": (2048 - 512, 32, 8),
+        "blocks.2.shortcut": (2048 - 256, 64, 16),
+        "blocks.2": (2048 - 256, 64, 16),
     }
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
+@pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda n: n.name)
+def test_later_stages_leave_the_first_words_free(network, geometry):
+    """Half the residual map after the first stage-2 shortcut, three quarters after the next; and
+    as many bit words as the stem's map has, once its own stage is left."""
+    program = compile_tensors(*random_checkpoint(network), geometry, verify=False).program
+    stem = program.layers[0]
+    stage, words = 0, stem.map_size[0] * stem.destination.row
+    for layer in program.layers[1:]:
+        stage += layer.kind is LayerKind.POINTWISE
+        if layer.kind is LayerKind.BINARY and stage:
+            assert layer.destination.base >= words - (words >> stage)
+        if layer.write_bits and stage and layer.stride == 1:
+            assert layer.bits.base >= stem.map_size[0] * stem.bits.row

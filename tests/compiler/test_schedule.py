@@ -40,30 +40,31 @@ def test_descriptors_of_a_whole_network():
         "src_row": 16, "src_pixel": 2, "in_height": 8, "row_length": 16, "pad": 1, "pad_x": 2,
         "kernel_rows": 3, "inner": 6, "channel_words": 2, "channels": 12,
         "tiles": 3, "out_width": 8, "out_height": 8, "last_groups": 2,
-        "dst_row": 48, "dst_pixel": 6, "bit_base": 128, "bit_pixel": 2,
+        "dst_row": 48, "dst_pixel": 6, "bit_base": 384, "bit_pixel": 2,
     }  # fmt: skip
     assert found["blocks.1.pool"] == {
         "kind": 4, "stride2": 1, "src_row": 48, "src_pixel": 6, "in_height": 8, "inner": 6,
-        "out_width": 4, "out_height": 4, "dst_base": 48, "dst_row": 96, "dst_pixel": 12,
+        "out_width": 4, "out_height": 4, "dst_row": 24, "dst_pixel": 6,
     }  # fmt: skip
     assert without(found["blocks.1.shortcut"], *arithmetic) == {
-        "kind": 2, "src_base": 48, "src_row": 96, "src_pixel": 12, "in_height": 4,
-        "row_length": 3 * 12 + 12, "kernel_rows": 1, "inner": 12,
+        "kind": 2, "src_row": 24, "src_pixel": 6, "in_height": 4,
+        "row_length": 3 * 6 + 12, "kernel_rows": 1, "inner": 12,
         "tiles": 6, "out_width": 4, "out_height": 4, "last_groups": 2,
-        "dst_row": 96, "dst_pixel": 12,
+        "dst_base": 2048 - 192, "dst_row": 48, "dst_pixel": 12,
     }  # fmt: skip
     assert without(found["blocks.1"], *arithmetic) == {
         "kind": 1, "shortcut": 1, "write_bits": 1, "stride2": 1,
-        "src_base": 128, "src_row": 16, "src_pixel": 2, "in_height": 8, "row_length": 16,
+        "src_base": 384, "src_row": 16, "src_pixel": 2, "in_height": 8, "row_length": 16,
         "pad": 1, "pad_x": 2,
         "kernel_rows": 3, "inner": 6, "channel_words": 2, "channels": 12,
         "tiles": 6, "out_width": 4, "out_height": 4, "last_groups": 2,
-        "dst_row": 96, "dst_pixel": 12, "bit_pixel": 3,
+        "dst_base": 2048 - 192, "dst_row": 48, "dst_pixel": 12,
+        "bit_base": 384 - 48, "bit_pixel": 3,
     }  # fmt: skip
     assert "write_bits" not in found["blocks.2"]
     assert found["mean"] == {
-        "kind": 5, "src_row": 96, "src_pixel": 12, "in_height": 4, "inner": 12,
-        "out_width": 4, "out_height": 4,
+        "kind": 5, "src_base": 2048 - 192, "src_row": 48, "src_pixel": 12, "in_height": 4,
+        "inner": 12, "out_width": 4, "out_height": 4,
     }  # fmt: skip
     assert without(found["fc"], "a", "s") == {
         "kind": 3, "ends": 1, "in_height": 1, "row_length": 24, "kernel_rows": 1, "inner": 24,

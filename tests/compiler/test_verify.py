@@ -56,7 +56,7 @@ def test_accepts_the_program(verifier):
         ("blocks.0", flipped_weight, "blocks.0"),
         ("stem", flipped_weight, "stem"),
         ("blocks.0", moved("destination", base=1), "blocks.0"),
-        ("blocks.1.pool", moved("destination", base=0), "blocks.1.shortcut"),
+        ("blocks.1.pool", moved("destination", base=1), "blocks.1.shortcut"),
         ("blocks.1", moved("source", base=0), "blocks.1"),
         ("mean", moved("source", pixel=6), "mean"),
     ],

@@ -132,7 +132,7 @@ def changed(source, index, **fields):
 
 
 # Layers of three-stages: stem, binary, pool, pointwise, binary, pool, pointwise, binary, mean,
-# classifier. Residual map, tiny: 4 words a pixel, 64 words a row.
+# classifier. Residual map, tiny: 4 words a pixel, 64 words a row, the last stage's from 1792 on.
 REFUSALS = [
     (1, {"src_base": 250}, "Layer 1 (binary) must read what was written in this frame, not address "
      "256 of the bit map"),
@@ -144,7 +144,7 @@ REFUSALS = [
     (3, {"dst_base": 64}, "Layer 3 (pointwise) must not overwrite its own source in the residual "
      "map, not address 64"),
     (3, {"dst_pixel": 0}, "Layer 3 (pointwise) must write each word of the residual map once, not "
-     "address 0 8 times"),
+     "address 1536 8 times"),
     (4, {"dst_base": 2000}, "Layer 4 (binary) must read the residual map at 0..2047, not at 2048"),
     (0, {"dst_base": 2000}, "Layer 0 (stem) must write the residual map at 0..2047, not at 2048"),
     (0, {"frame_bytes": 255}, "Layer 0 (stem) must take frames of 256 bytes, not 255"),
@@ -162,7 +162,7 @@ REFUSALS = [
     (1, {"kind": 7}, "Layer 1 must have a valid descriptor: 7 is not a valid LayerKind"),
     (8, {"a": 0, "out_width": 200, "src_row": 0, "src_pixel": 0}, "Layer 8 (mean) must shift its "
      "sums to at most 32767, not 204800"),
-    (8, {"inner": 40}, "Layer 8 (mean) must write the features at 0..31, not at 32"),
+    (8, {"src_base": 0, "inner": 40}, "Layer 8 (mean) must write the features at 0..31, not at 32"),
     (9, {"inner": 33}, "Layer 9 (classifier) must have WEIGHTS of 33 words, not 32"),
     (9, {"classes": 6}, "Layer 9 (classifier) must have the header's 5 classes, not 6"),
 ]  # fmt: skip
