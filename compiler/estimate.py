@@ -1,18 +1,19 @@
 """Cycles of a frame, before any hardware exists.
 
-The image stream brings a word a cycle and runs ahead as far as ring, parameter banks and descriptor
-queue allow. A convolution is a sequence of weight sets; a set is worked on for one cycle a pixel,
-while the next is loaded. The last set of a block waits until the block before has been drained.
+A convolution is a sequence of weight sets; a set is worked on for one cycle a pixel, while the next
+is loaded. The last set of a block waits until the block before has been drained. Weights and
+parameters come with the image's stream, which runs ahead (:mod:`compiler.stream`).
 """
 
-from collections import deque
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from compiler.ir import Layer, Program, ceil_div
+from compiler.stream import Stream
 from isa.bits import WORD_BITS
 from isa.geometry import Geometry
-from isa.image import CHANNEL_WORDS, LAYER_WORDS
+from isa.image import CHANNEL_WORDS, LAYER_WORDS, PacketType
 from isa.layer import LayerKind
 
 
@@ -32,21 +33,23 @@ class Timing:
     bank: int = 8  # from a tile's last drained word until its parameters are done with
     finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
+    queue: int = 512  # words that wait in front of the loader where they come slowly
 
     def reload(self, layer: Layer) -> int:
         return self.reload_binary if layer.kind is LayerKind.BINARY else self.reload_mac
 
 
 TIMING = Timing()
-PARAMETER_BANKS = 2  # tiles whose parameters are held at once
 
 
 @dataclass
 class LayerEstimate:
-    """Cycles of one layer, from the end of the one before. ``waits``: thereof lost, by reason."""
+    """Cycles of one layer, or of a part, from the end of the one before. ``waits``: thereof lost,
+    by reason."""
 
     name: str
     kind: str
+    packet: PacketType
     cycles: int
     waits: dict[str, int] = field(default_factory=dict)
 
@@ -55,6 +58,15 @@ def set_words(layer: Layer, geometry: Geometry) -> int:
     """Words of the ring in one weight set."""
     binary = layer.kind is LayerKind.BINARY
     return (geometry.binary_set_bits if binary else geometry.mac_set_bits) // geometry.port_bits
+
+
+def packet_words(layer: Layer, geometry: Geometry) -> int:
+    """Words of the layer's packets in the image."""
+    words = 1 + LAYER_WORDS
+    if layer.tiles is not None:
+        weights = layer.tiles.steps * set_words(layer, geometry) * geometry.port_bits // WORD_BITS
+        words += layer.tiles.count * (1 + geometry.lanes * CHANNEL_WORDS + 1 + weights)
+    return words
 
 
 def block_sizes(layer: Layer) -> list[int]:
@@ -75,120 +87,155 @@ def reduction_cycles(layer: Layer, geometry: Geometry) -> int:
     return layer.in_size[0] * layer.in_size[1] * words
 
 
-class _Stream:
-    """When each word of the stream arrives; the ring frees the words of a set once it is used."""
-
-    def __init__(self, geometry: Geometry, timing: Timing) -> None:
-        self.now = timing.start
-        self._ring_words = geometry.ring_words
-        self._words_per_cycle = geometry.port_bits // WORD_BITS
-        self._held: deque[tuple[int, int]] = deque()  # words and time of release, oldest first
-        self._used = 0
-        self._banks = deque([0] * PARAMETER_BANKS)  # when each becomes free
-
-    def layer(self, not_before: int) -> int:
-        """A LAYER packet, accepted from ``not_before`` on; the time it is complete."""
-        self.now = max(self.now, not_before) + 1 + LAYER_WORDS
-        return self.now
-
-    def parameters(self, words: int) -> int:
-        """A PARAMS packet, into the bank that the tile before the last one had."""
-        self.now = max(self.now, self._banks.popleft()) + 1 + words
-        return self.now
-
-    def weights(self, sets: int, words: int) -> list[int]:
-        """A WEIGHTS packet; the time at which each of its sets is in the ring."""
-        self.now += 1
-        arrivals = []
-        for _ in range(sets):
-            while self._used + words > self._ring_words:
-                freed, time = self._held.popleft()
-                self._used -= freed
-                self.now = max(self.now, time)
-            self._used += words
-            self.now += words * self._words_per_cycle
-            arrivals.append(self.now)
-        return arrivals
-
-    def release(self, words: int, times: Sequence[int], end: int) -> None:
-        """The tile's sets, of so many words, are in the registers at these times, for the last
-        time; its parameters are done with at ``end``."""
-        self._held.extend((words, time) for time in times)
-        self._banks.append(end)
-
-
-class _InstantStream(_Stream):
+class _InstantStream(Stream):
     """All weights are there already."""
 
-    def parameters(self, words: int) -> int:
+    def parameters(self, words: int) -> float:
         return 0
 
-    def weights(self, sets: int, words: int) -> list[int]:
+    def weights(self, sets: int, words: int) -> list[float]:
         return [0] * sets
 
-    def release(self, words: int, times: Sequence[int], end: int) -> None:
+    def release(self, words: int, times: Sequence[float], end: float) -> None:
         pass
 
 
 def convolution_cycles(layer: Layer, geometry: Geometry, timing: Timing) -> int:
     """Cycles of one convolution whose weights never have to be waited for."""
-    return _convolution(layer, geometry, timing, _InstantStream(geometry, timing), 0)[0]
+    stream = _InstantStream(geometry, start=0, rate=1, queue=0)
+    return round(_Convolution(layer, geometry, timing, stream, 0).run())
 
 
-def _convolution(
-    layer: Layer, geometry: Geometry, timing: Timing, stream: _Stream, now: int
-) -> tuple[int, dict[str, int]]:
-    """The time of the last write, and the cycles waited."""
-    assert layer.tiles is not None
-    steps, words = layer.tiles.steps, set_words(layer, geometry)
-    reload, blocks = words + timing.reload(layer), block_sizes(layer)
-    waits = {"weights": 0, "reload": 0, "post": 0}
-    drained = now
-    ready = now + timing.first_set + words  # when the next set can be in the shadow registers
-    for tile in range(layer.tiles.count):
-        params = stream.parameters(geometry.lanes * CHANNEL_WORDS)
-        arrivals = stream.weights(steps, words)
-        groups = groups_of_tile(layer, geometry, tile)
-        drainable = drained + timing.tile if tile else now
-        for index, pixels in enumerate(blocks):
-            starts: list[int] = []
-            # Only the first block of a tile can meet weights that have not arrived.
-            for arrival in arrivals if index == 0 else [0] * steps:
-                begin = max(now, ready)
-                waits["reload"] += begin - now
-                loaded = arrival + timing.first_set
-                waits["weights"] += max(0, loaded - begin)
-                begin = max(begin, loaded)
-                if len(starts) == steps - 1 and begin < drained:
-                    waits["post"] += drained - begin
-                    begin = drained
-                starts.append(begin)
-                ready, now = begin + reload, begin + pixels
-            first = max(drainable, starts[-1] + timing.drain, params)
-            drainable = drained = max(first + pixels * groups, now + timing.drain)
-        stream.release(words, starts, drained + timing.bank)
-    return drained + timing.post, waits
+class _Convolution:
+    """One convolution that starts ``now``."""
+
+    def __init__(
+        self, layer: Layer, geometry: Geometry, timing: Timing, stream: Stream, now: float
+    ) -> None:
+        self._layer, self._geometry = layer, geometry
+        self._timing, self._stream = timing, stream
+        self._words = set_words(layer, geometry)
+        self._reload = self._words + timing.reload(layer)
+        self._now = self._drained = now  # the arrays' steps, the last drained word
+        self._ready = now + timing.first_set + self._words  # when the next set can be used
+        self.waits: dict[str, float] = {"weights": 0, "reload": 0, "post": 0}
+
+    def run(self) -> float:
+        """The time of the last write."""
+        layer, geometry, timing, stream = self._layer, self._geometry, self._timing, self._stream
+        assert layer.tiles is not None
+        blocks, drainable = block_sizes(layer), self._now
+        for tile in range(layer.tiles.count):
+            params = stream.parameters(geometry.lanes * CHANNEL_WORDS)
+            arrivals = stream.weights(layer.tiles.steps, self._words)
+            groups = groups_of_tile(layer, geometry, tile)
+            for index, pixels in enumerate(blocks):
+                if index == 0:
+                    starts = self._first_block(pixels, arrivals)
+                else:
+                    starts = self._block(pixels, len(arrivals))
+                first = max(drainable, starts[-1] + timing.drain, params)
+                self._drained = max(first + pixels * groups, self._now + timing.drain)
+                drainable = self._drained
+            stream.release(self._words, starts, self._drained + timing.bank)
+            drainable += timing.tile
+        return self._drained + timing.post
+
+    def _first_block(self, pixels: int, arrivals: Sequence[float]) -> list[float]:
+        """When its sets begin. Only these can meet weights that have not arrived."""
+        starts: list[float] = []
+        for arrival in arrivals:
+            begin = max(self._now, self._ready)
+            self.waits["reload"] += begin - self._now
+            loaded = arrival + self._timing.first_set
+            self.waits["weights"] += max(0, loaded - begin)
+            begin = max(begin, loaded)
+            if len(starts) == len(arrivals) - 1:
+                begin = self._after_drain(begin)
+            starts.append(begin)
+            self._ready, self._now = begin + self._reload, begin + pixels
+        return starts
+
+    def _block(self, pixels: int, sets: int) -> list[float]:
+        """The same of any other block."""
+        begin, pace = max(self._now, self._ready), max(pixels, self._reload)
+        self.waits["reload"] += begin - self._now + (sets - 1) * (pace - pixels)
+        starts = [begin + number * pace for number in range(sets)]
+        starts[-1] = self._after_drain(starts[-1])
+        self._ready, self._now = starts[-1] + self._reload, starts[-1] + pixels
+        return starts
+
+    def _after_drain(self, begin: float) -> float:
+        self.waits["post"] += max(0, self._drained - begin)
+        return max(begin, self._drained)
 
 
-def estimate(program: Program, timing: Timing = TIMING) -> list[LayerEstimate]:
-    """Every layer of a program whose blocks are chosen, in order; the sum is the whole frame."""
-    geometry = program.geometry
-    stream = _Stream(geometry, timing)
-    begun: list[int] = []
-    now, layers = 0, []
-    for layer in program.layers:
+class Timeline:
+    """The layers of a frame, one after the other, from its start."""
+
+    def __init__(self, program: Program, timing: Timing) -> None:
+        self._geometry, self._timing = program.geometry, timing
+        self._classes = program.network.classes
+        self._stream = Stream(
+            program.geometry, start=timing.start, rate=program.stream_rate, queue=timing.queue
+        )
+        self._begun: list[float] = []
+        self._now: float = 0
+
+    def copy(self) -> "Timeline":
+        """What comes next can be tried on a copy."""
+        other = copy.copy(self)
+        other._stream, other._begun = self._stream.copy(), self._begun.copy()
+        return other
+
+    def skip(self, layer: Layer) -> None:
+        """The layer's packets pass, and it is not computed."""
+        self._stream.take(packet_words(layer, self._geometry))
+
+    def run(self, layer: Layer) -> LayerEstimate:
+        timing, begun = self._timing, self._begun
         queued = begun[-timing.descriptors] if len(begun) >= timing.descriptors else 0
-        begin = max(now, stream.layer(queued))
-        waits = {"stream": begin - now}
+        begin = max(self._now, self._stream.layer(queued))
+        waits: dict[str, float] = {"stream": begin - self._now}
         begun.append(begin)
         if layer.tiles is None:
-            end = begin + reduction_cycles(layer, geometry) + timing.reduction
+            end = begin + reduction_cycles(layer, self._geometry) + timing.reduction
         else:
-            end, more = _convolution(layer, geometry, timing, stream, begin)
-            waits |= more
+            convolution = _Convolution(layer, self._geometry, timing, self._stream, begin)
+            end = convolution.run()
+            waits |= convolution.waits
         end += timing.layer
-        if layer.kind is LayerKind.CLASSIFIER:
-            end += layer.out_channels + timing.finish
-        layers.append(LayerEstimate(layer.name, layer.kind.name, end - now, waits))
-        now = end
-    return layers
+        if layer.kind is LayerKind.CLASSIFIER and layer.ends:
+            end += self._classes + timing.finish
+        before, self._now = self._now, end
+        return LayerEstimate(
+            layer.name,
+            layer.kind.name,
+            layer.packet,
+            round(end) - round(before),
+            {reason: round(cycles) for reason, cycles in waits.items()},
+        )
+
+
+def skipped(*, alone: bool) -> PacketType:
+    """What is not computed in a frame ``alone``, or in one between two others."""
+    return PacketType.AHEAD if alone else PacketType.STEM
+
+
+def estimate(
+    program: Program, timing: Timing = TIMING, *, alone: bool = False
+) -> list[LayerEstimate]:
+    """What is computed in a frame, in order; the sum is the whole frame. The blocks must have been
+    chosen. ``alone``: no frame comes before or after it."""
+    timeline, done = Timeline(program, timing), []
+    for layer in program.layers:
+        if layer.packet is skipped(alone=alone):
+            timeline.skip(layer)
+        else:
+            done.append(timeline.run(layer))
+    return done
+
+
+def frame_cycles(program: Program) -> int:
+    """Cycles of a frame between two others."""
+    return sum(layer.cycles for layer in estimate(program))

@@ -4,6 +4,8 @@ An outcome maps the name of a layer to what it leaves behind: residuals (H, W, C
 (H, W, C), of the mean the features (C,), of the classifier the logits (classes,).
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,9 +14,11 @@ from compiler.tile import uncut
 from isa import fixed
 from isa.fixed import IntArray
 from isa.folding import FoldedNetwork
+from isa.image import PacketType
 from isa.layer import LayerKind
 
 Outcome = dict[str, IntArray]
+Frame = npt.NDArray[np.uint8]
 NEVER_WRITTEN = -(1 << 40)  # spoils every sum that it gets into
 
 
@@ -23,27 +27,52 @@ def convolve(x: IntArray, weights: IntArray, stride: int, border: npt.ArrayLike 
     height, width, channels = x.shape
     kernel = weights.shape[2]
     pad = kernel // 2
-    padded = np.empty((height + 2 * pad, width + 2 * pad, channels), np.float64)
+    # In floats, which are exact for these integers, because numpy is fast there.
+    largest = int(np.abs(weights).sum(axis=(1, 2, 3)).max()) * int(max(np.abs(x).max(), 255))
+    number = np.float32 if largest < 1 << 24 else np.float64
+    padded = np.empty((height + 2 * pad, width + 2 * pad, channels), number)
     padded[:] = border
     padded[pad : pad + height, pad : pad + width] = x
-    acc = np.zeros(1)
+    acc = np.zeros(1, number)
     for row in range(kernel):
         for column in range(kernel):
             window = padded[row : row + height : stride, column : column + width : stride]
-            # In float64, which is exact for these integers, because numpy is fast there.
-            acc = acc + window @ weights[:, :, row, column].T.astype(np.float64)
+            acc = acc + window @ weights[:, :, row, column].T.astype(number)
     return acc.astype(np.int64)
 
 
-def max_pool(x: IntArray) -> IntArray:
-    """3x3 stride 2 over (H, W, C), borders ignored; H and W even."""
+def max_pool(x: IntArray, above: IntArray | None = None) -> IntArray:
+    """3x3 stride 2 over (H, W, C), borders ignored; H and W even. ``above``: the row before, if
+    ``x`` are not the first rows."""
     height, width, _ = x.shape
     padded = np.pad(x, ((1, 0), (1, 0), (0, 0)), constant_values=np.iinfo(np.int64).min)
+    if above is not None:
+        padded[0, 1:] = above
     windows = [padded[r : r + height : 2, c : c + width : 2] for r in range(3) for c in range(3)]
     return np.asarray(np.max(windows, axis=0))
 
 
-def evaluate_folded(folded: FoldedNetwork, frame: npt.NDArray[np.uint8]) -> Outcome:
+def numbered(packets: Iterable[PacketType]) -> list[tuple[int, int]]:
+    """The order in which layers are computed, given what brings them: the number of each, and that
+    of its frame. One frame, or, if stems are computed ahead, a second one whose own is."""
+    known = list(enumerate(packets))
+    order = [(index, int(packet is PacketType.AHEAD)) for index, packet in known]
+    if any(frame for _, frame in order):
+        order += [(index, 1) for index, packet in known if packet is PacketType.LAYER]
+    return order
+
+
+def join(outcome: Outcome, packet: PacketType, values: Mapping[str, IntArray]) -> None:
+    """Adds what a layer, or a part of one, leaves behind: rows of stems ahead, else channels."""
+    for name, value in values.items():
+        if name in outcome:
+            value = np.concatenate(
+                [outcome[name], value], axis=0 if packet is PacketType.AHEAD else -1
+            )
+        outcome[name] = value
+
+
+def evaluate_folded(folded: FoldedNetwork, frame: Frame) -> Outcome:
     """``frame``: (H, W, C) uint8."""
     stem = folded.stem
     acc = convolve(frame.astype(np.int64), stem.weights, folded.network.stem.stride, stem.border)
@@ -99,34 +128,45 @@ class _Maps:
         return memory[addresses].reshape(*size, -1)[:, :, :channels]
 
 
-def evaluate_program(program: Program, frame: npt.NDArray[np.uint8]) -> Outcome:
+def evaluate_program(program: Program, frames: Sequence[Frame]) -> list[Outcome]:
     """Evaluates as much of the program as the passes have decided on: maps go through the memories
-    once they are placed, weights are read back from the tiles once they are cut."""
-    maps, outcome = _Maps(program), Outcome()
-    for layer in program.layers:
+    once they are placed, weights are read back from the tiles once they are cut. As many frames as
+    :func:`numbered` says, of those given."""
+    maps = _Maps(program)
+    order = numbered(layer.packet for layer in program.layers)
+    outcomes: list[Outcome] = [{} for _ in range(1 + order[-1][1])]
+    for index, frame in order:
+        layer = program.layers[index]
         if layer.tiles is not None:
             layer = uncut(layer, program.geometry)
-        _run(layer, maps, outcome, frame)
-    return outcome
+        join(outcomes[frame], layer.packet, _run(layer, maps, frames[frame]))
+    return outcomes
 
 
-def _run(layer: Layer, maps: _Maps, outcome: Outcome, frame: npt.NDArray[np.uint8]) -> None:
+def _run(layer: Layer, maps: _Maps, frame: Frame) -> Outcome:
+    name = layer.name
     if layer.kind is LayerKind.MEAN:
         x = maps.load("residuals", layer.source, layer.in_size, layer.in_channels)
-        outcome[layer.name] = maps.arrays["features"] = fixed.global_sum(x, layer.feature_shift)
-        return
+        maps.arrays["features"] = fixed.global_sum(x, layer.feature_shift)
+        return {name: maps.arrays["features"]}
     if layer.kind is LayerKind.POOL:
         x = maps.load("residuals", layer.source, layer.in_size, layer.in_channels)
-        outcome[layer.name] = fixed.average_2x2(x)
-        maps.store("residuals", layer.destination, outcome[layer.name])
-        return
+        x = fixed.average_2x2(x)
+        maps.store("residuals", layer.destination, x)
+        return {name: x}
+    if layer.kind is LayerKind.STEM:
+        if layer.begins:
+            maps.arrays["stem"], maps.arrays["stem.bits"] = _stem(layer, frame)
+        pool = 2 if layer.pooled else 1
+        rows = slice(layer.first_row // pool, layer.first_row // pool + layer.map_size[0])
+        x, bits = maps.arrays["stem"][rows], maps.arrays["stem.bits"][rows]
+        maps.store("residuals", layer.destination, x)
+        maps.store("bits", layer.bits, bits)
+        return {name: x, f"{name}.bits": bits}
     assert layer.weights is not None
     assert layer.params is not None
     residual = None
     match layer.kind:
-        case LayerKind.STEM:
-            assert layer.border is not None
-            acc = convolve(frame.astype(np.int64), layer.weights, layer.stride, layer.border)
         case LayerKind.BINARY:
             x = maps.load("bits", layer.source, layer.in_size, layer.in_channels)
             acc = convolve(2 * x - 1, 2 * layer.weights - 1, layer.stride)
@@ -136,22 +176,29 @@ def _run(layer: Layer, maps: _Maps, outcome: Outcome, frame: npt.NDArray[np.uint
             acc = convolve(x, layer.weights, 1)
         case _:
             acc = (maps.arrays["features"] * layer.weights[:, :, 0, 0]).sum(axis=1)
-            outcome[layer.name] = fixed.logits(acc, layer.params, layer.shifts)
-            return
+            return {name: fixed.logits(acc, layer.params, layer.shifts)}
     x, bits = fixed.post_process(acc, residual, layer.params, layer.shifts)
-    if layer.pooled:
-        x, bits = max_pool(x), max_pool(bits)
-    outcome[layer.name] = x
     maps.store("residuals", layer.destination, x)
-    if layer.write_bits:
-        outcome[f"{layer.name}.bits"] = bits
-        maps.store("bits", layer.bits, bits)
+    if not layer.write_bits:
+        return {name: x}
+    maps.store("bits", layer.bits, bits)
+    return {name: x, f"{name}.bits": bits}
 
 
-def verification_frame(shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """The frame that verification uses: noise on the left, a ramp on the right."""
+def _stem(layer: Layer, frame: Frame) -> tuple[IntArray, IntArray]:
+    """All rows of its maps."""
+    assert layer.weights is not None
+    assert layer.params is not None
+    assert layer.border is not None
+    acc = convolve(frame.astype(np.int64), layer.weights, layer.stride, layer.border)
+    x, bits = fixed.post_process(acc, None, layer.params, layer.shifts)
+    return (max_pool(x), max_pool(bits)) if layer.pooled else (x, bits)
+
+
+def verification_frames(shape: tuple[int, int, int]) -> list[Frame]:
+    """What verification uses: noise on the left, a ramp on the right; the same upside down."""
     height, width, _ = shape
     frame = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     ramp = np.add.outer(np.linspace(0, 128, height), np.linspace(0, 127, width))
     frame[:, width // 2 :] = ramp[:, width // 2 :, None]
-    return frame
+    return [frame, frame[::-1]]

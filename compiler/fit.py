@@ -153,6 +153,14 @@ def needs(network: Network, geometry: Geometry, source: Source | None = None) ->
     )
 
 
+def capacity(geometry: Geometry, source: Source) -> int | None:
+    """Words that an image in ``source`` may have; None if it is no memory."""
+    if source not in IMAGE_MEMORIES:
+        return None
+    words: int = getattr(geometry, IMAGE_MEMORIES[source][0])
+    return words
+
+
 def check_fit(network: Network, geometry: Geometry, source: Source | None = None) -> None:
     """Raises CompileError for the first memory that is too small, naming the smallest known
     geometry that would do. ``source`` is where the image is: by default the geometry's.

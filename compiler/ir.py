@@ -2,7 +2,8 @@
 
 The order is: STEM; for each block [POOL, POINTWISE where it downsamples], BINARY; MEAN, CLASSIFIER.
 A layer begins with what it computes. Each pass fills in one more part of how: where its operands
-stand, how its weights are cut into tiles, its block of pixels, its descriptor.
+stand, how its weights are cut into tiles, its block of pixels, its descriptor. One pass may put the
+stem of the next frame, in parts, between the others, which then may come in parts as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 
 from isa.fixed import ChannelParameters, IntArray, Shifts
 from isa.geometry import Geometry
+from isa.image import PacketType
 from isa.layer import LayerKind
 from isa.network import Network
 
@@ -62,11 +64,16 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer. Arrays are as in :mod:`isa.folding`: weights (out, in, kernel, kernel).
+    """One layer, or a part of one. Arrays are as in :mod:`isa.folding`: weights (out, in, kernel,
+    kernel).
 
     ``in_size`` and ``out_size`` are in pixels; ``out_size`` is that of the convolution, before any
     max-pool. A mean reads ``in_size`` and writes one pixel. ``feature_shift`` belongs to the mean,
     ``border`` to the stem.
+
+    ``packet`` tells when the layer is computed, as in :mod:`isa.image`. Parts of a layer have the
+    same name. They are some output channels of a convolution, or some rows of a stem: ``out_size``
+    and what is written are the part's, ``first_row`` is its first one.
     """
 
     name: str
@@ -93,6 +100,11 @@ class Layer:
     tiles: Tiles | None = None
     block: int | None = None
     descriptor: Mapping[str, int] | None = None
+    # overlap_stem
+    packet: PacketType = PacketType.LAYER
+    first_row: int = 0
+    begins: bool = True  # the first part
+    ends: bool = True  # the last one
 
     @property
     def pad(self) -> int:
@@ -112,12 +124,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Program:
-    """A network on one geometry. ``logit_lsb``: real value of one LSB of a logit, a power of 2."""
+    """A network on one geometry.
+
+    ``logit_lsb``: real value of one LSB of a logit, a power of 2. ``stream_rate``: words of the
+    image that come in a cycle, at most 1. ``image_words``: how many of them there may be; None if
+    the host sends them, which then cannot announce a frame while another one is computed.
+    """
 
     network: Network
     geometry: Geometry
     layers: tuple[Layer, ...]
     logit_lsb: float
+    stream_rate: float = 1.0
+    image_words: int | None = None
 
     def map(self, change: Callable[[Layer], Layer]) -> "Program":
         return replace(self, layers=tuple(change(layer) for layer in self.layers))

@@ -5,32 +5,46 @@ descriptors; a memory word that was never written spoils whatever it gets into.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.evaluate import NEVER_WRITTEN, Outcome, max_pool
+from compiler.evaluate import NEVER_WRITTEN, Frame, Outcome, join, max_pool, numbered
 from compiler.ir import Region, Tiles
 from isa import fixed
 from isa.fixed import ChannelParameters, IntArray, Shifts
 from isa.geometry import Geometry
+from isa.image import PacketType
 from isa.layer import LayerKind
 
 Fields = Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class Described:
+    """A layer as the image has it, its name and its real output channels."""
+
+    name: str
+    channels: int
+    packet: PacketType
+    fields: Fields
+    tiles: Tiles | None
+
+
 class Machine:
     """The memories of one accelerator, and what each kind of layer does to them."""
 
-    def __init__(self, geometry: Geometry, frame: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
         lanes = geometry.post_lanes
-        self._input = frame.ravel().astype(np.int64)
+        self._input = np.zeros(0, np.int64)
+        self._above: list[IntArray | None] = [None, None]  # what the max-pool keeps of a stem
         self._residuals = np.full((geometry.residual_words, lanes), NEVER_WRITTEN)
         self._bits = np.full((geometry.bit_words, geometry.word_bits), NEVER_WRITTEN)
         self._features = np.full(geometry.channels + lanes, NEVER_WRITTEN)
 
-    def run(self, fields: Fields, tiles: Tiles | None) -> Outcome:
+    def run(self, fields: Fields, tiles: Tiles | None, frame: Frame) -> Outcome:
         """Executes a layer; what it wrote, with channels up to whole words: ``residuals``, ``bits``
         (H, W, channels), ``features`` or ``logits``."""
         kind = LayerKind(fields["kind"])
@@ -38,6 +52,8 @@ class Machine:
             return self._pool(fields)
         if kind is LayerKind.MEAN:
             return self._mean(fields)
+        if kind is LayerKind.STEM:
+            self._input = frame.ravel().astype(np.int64)
         assert tiles is not None
         acc = np.concatenate(
             [self._accumulate(kind, fields, weights) for weights in tiles.weights], axis=1
@@ -63,7 +79,8 @@ class Machine:
         column = (pixel % width * stride) * fields["src_pixel"] - fields["pad_x"] + along
         for ky in range(fields["kernel_rows"]):
             row = pixel // width * stride - fields["pad"] + ky
-            inside = (row >= 0) & (row < fields["in_height"])
+            in_frame = row + fields["first_row"]
+            inside = (in_frame >= 0) & (in_frame < fields["in_height"])
             inside = inside & (column >= 0) & (column < row_length)
             address = np.where(inside, fields["src_base"] + row * fields["src_row"] + column, 0)
             rows = weights[ky].transpose(0, 2, 1).reshape(-1, weights.shape[2])
@@ -118,7 +135,9 @@ class Machine:
         x, signs = fixed.post_process(acc, residual, params, shifts)
         x, signs = x.reshape(*size, channels), signs.reshape(*size, channels)
         if fields["pooled"]:
-            x, signs = max_pool(x), max_pool(signs)
+            above = [None, None] if fields["begins"] else self._above
+            self._above = [x[-1], signs[-1]]
+            x, signs = max_pool(x, above[0]), max_pool(signs, above[1])
         size = x.shape[0], x.shape[1]
         x = x[:, :, : words * lanes]
         self._residuals[region.addresses(size, words)] = x.reshape(*size, words, lanes)
@@ -155,17 +174,20 @@ class Machine:
 
 
 def evaluate_layers(
-    layers: Sequence[tuple[str, Fields, Tiles | None, int]],
-    geometry: Geometry,
-    frame: npt.NDArray[np.uint8],
-) -> Outcome:
-    """``layers``: name, descriptor, tiles and real output channels of each. The outcome is that of
-    :mod:`compiler.evaluate`; raises AssertionError where a lane beyond the real ones is not 0."""
-    machine, outcome = Machine(geometry, frame), Outcome()
-    for name, fields, tiles, channels in layers:
-        for what, value in machine.run(fields, tiles).items():
+    layers: Sequence[Described], geometry: Geometry, frames: Sequence[Frame]
+) -> list[Outcome]:
+    """The outcomes are those of :mod:`compiler.evaluate`; raises AssertionError where a lane beyond
+    the real ones is not 0."""
+    machine = Machine(geometry)
+    order = numbered(layer.packet for layer in layers)
+    outcomes: list[Outcome] = [{} for _ in range(1 + order[-1][1])]
+    for index, frame in order:
+        layer, values = layers[index], {}
+        for what, value in machine.run(layer.fields, layer.tiles, frames[frame]).items():
             if what != "logits":
-                assert not value[..., channels:].any(), f"{name}: padding of {what} must be 0"
-            key = f"{name}.bits" if what == "bits" else name
-            outcome[key] = value[..., :channels]
-    return outcome
+                padding = value[..., layer.channels :]
+                assert not padding.any(), f"{layer.name}: padding of {what} must be 0"
+            name = f"{layer.name}.bits" if what == "bits" else layer.name
+            values[name] = value[..., : layer.channels]
+        join(outcomes[frame], layer.packet, values)
+    return outcomes

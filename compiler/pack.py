@@ -10,7 +10,7 @@ from isa import bits, checked
 from isa.bits import WORD_BITS
 from isa.fixed import WEIGHT_BITS, ChannelParameters
 from isa.geometry import Geometry
-from isa.image import CHANNEL_WORDS, Image, ImageInfo, Packet, PacketType, build
+from isa.image import CHANNEL_WORDS, LAYER_TYPES, Image, ImageInfo, Packet, PacketType, build
 from isa.layer import CHANNEL, LAYER, LayerKind
 
 
@@ -34,9 +34,9 @@ def pack(program: Program) -> Image:
 
 
 def layer_packets(layer: Layer) -> list[Packet]:
-    """LAYER, then PARAMS and WEIGHTS of every tile."""
+    """LAYER, STEM or AHEAD, then PARAMS and WEIGHTS of every tile."""
     assert layer.descriptor is not None
-    packets = [Packet(PacketType.LAYER, checked.to_words(LAYER, layer.descriptor))]
+    packets = [Packet(layer.packet, checked.to_words(LAYER, layer.descriptor))]
     if layer.tiles is not None:
         for tile in range(layer.tiles.count):
             packets.append(Packet(PacketType.PARAMS, pack_params(layer.tiles, tile)))
@@ -59,15 +59,18 @@ def pack_weights(layer: Layer, tile: int) -> list[int]:
     return bits.pack(layer.tiles.weights[tile], width, WORD_BITS)
 
 
-def unpack(image: Image, geometry: Geometry) -> list[tuple[dict[str, int], Tiles | None]]:
-    """Descriptor and tiles of every layer of an image."""
-    layers: list[tuple[dict[str, int], Tiles | None]] = []
+def unpack(
+    image: Image, geometry: Geometry
+) -> list[tuple[PacketType, dict[str, int], Tiles | None]]:
+    """Packet, descriptor and tiles of every layer of an image."""
+    layers: list[tuple[PacketType, dict[str, int], Tiles | None]] = []
     packets = iter(image.packets)
     for packet in packets:
-        assert packet.type is PacketType.LAYER
+        assert packet.type in LAYER_TYPES
         fields = checked.from_words(LAYER, packet.payload)
         pairs = [(next(packets), next(packets)) for _ in range(fields["tiles"])]
-        layers.append((fields, _unpack_tiles(fields, pairs, geometry) if pairs else None))
+        tiles = _unpack_tiles(fields, pairs, geometry) if pairs else None
+        layers.append((packet.type, fields, tiles))
     return layers
 
 

@@ -6,21 +6,28 @@ image                     bytes, words, header_words, frame_words and, per kind 
 memory                    per memory: subject, unit, used, available
 source                    where the image is: ram, link or sdram
 logit_lsb                 real value of one LSB of the logits
-estimate                  cycles (whole frame), binary_cycles (layers on the XNOR array), array_busy
-                          (share of those in which it works), layers: name, kind, cycles, waits
+stream_rate               words of the image that come in a cycle, at most
+overlap                   whether the next frame's stem is computed while a frame is; cycles are
+                          then those of a frame between two others
+estimate                  cycles (whole frame), alone (of a frame that no other follows),
+                          binary_cycles (layers on the XNOR array), array_busy (share of those in
+                          which it works), layers: name, kind, cycles, waits
 roofline                  critical_path (cycles), layers: phases, bound, cycles, binary_macs
 binary_macs               useful multiplications of the binary layers
 peak_binary_macs          what the XNOR array does in a cycle
-layers                    name, kind, tiles, steps, blocks, block of every layer
+layers                    name, kind, tiles, steps, block of every layer, and in how many parts it
+                          is computed; ahead: those are parts of the next frame's stem
+order                     what a frame computes, in order: for each part, the number of its layer
 ========================  =========================================================================
+
+Layers are listed in the network's order; what is said of one is the sum over its parts.
 """
 
-import dataclasses
 from typing import Any
 
-from compiler.estimate import estimate
+from compiler.estimate import estimate, skipped
 from compiler.fit import needs
-from compiler.ir import Layer, Program
+from compiler.ir import Program
 from compiler.roofline import critical_path, phases, roofline
 from isa.image import HEADER_WORDS, Image, PacketType
 from isa.layer import LayerKind
@@ -54,11 +61,14 @@ def report(program: Program, image: Image, source: Source) -> dict[str, Any]:
         "memory": memory,
         "source": source.name.lower(),
         "logit_lsb": program.logit_lsb,
+        "stream_rate": program.stream_rate,
+        "overlap": any(layer.packet is PacketType.AHEAD for layer in program.layers),
         "estimate": _estimate(program),
         "roofline": {"critical_path": critical_path(program), "layers": rows},
         "binary_macs": sum(int(str(value)) for value in macs.values()),
         "peak_binary_macs": geometry.binary_set_bits,
-        "layers": [_layer(layer) for layer in program.layers],
+        "layers": _layers(program),
+        "order": _order(program),
     }
 
 
@@ -71,25 +81,62 @@ def _packet_words(image: Image) -> dict[str, dict[str, int]]:
     return words
 
 
+def _names(program: Program) -> list[str]:
+    """The layers, in the network's order."""
+    return list(dict.fromkeys(layer.name for layer in program.layers))
+
+
+def _order(program: Program) -> list[int]:
+    names = _names(program)
+    return [
+        names.index(layer.name)
+        for layer in program.layers
+        if layer.packet is not skipped(alone=False)
+    ]
+
+
 def _estimate(program: Program) -> dict[str, Any]:
     layers = estimate(program)
-    binary = sum(layer.cycles for layer in layers if layer.kind == LayerKind.BINARY.name)
+    alone = sum(layer.cycles for layer in estimate(program, alone=True))
+    rows: list[dict[str, Any]] = []
+    for name in _names(program):
+        parts = [layer for layer in layers if layer.name == name]
+        waits = {
+            reason: sum(layer.waits.get(reason, 0) for layer in parts) for reason in parts[0].waits
+        }
+        cycles = sum(layer.cycles for layer in parts)
+        rows.append({"name": name, "kind": parts[0].kind, "cycles": cycles, "waits": waits})
+    binary = sum(row["cycles"] for row in rows if row["kind"] == LayerKind.BINARY.name)
     busy = sum(phases(layer, program.geometry)["xnor"] for layer in program.layers)
     return {
         "cycles": sum(layer.cycles for layer in layers),
+        "alone": alone,
         "binary_cycles": binary,
         "array_busy": busy / binary,
-        "layers": [dataclasses.asdict(layer) for layer in layers],
+        "layers": rows,
     }
 
 
-def _layer(layer: Layer) -> dict[str, Any]:
-    fields = layer.descriptor or {}
-    return {
-        "name": layer.name,
-        "kind": layer.kind.name,
-        "tiles": fields["tiles"],
-        "steps": fields["kernel_rows"] * fields["inner"],
-        "blocks": fields["blocks"],
-        "block": fields["block"],
-    }
+def _layers(program: Program) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for layer in program.layers:
+        fields = layer.descriptor or {}
+        if layer.packet is skipped(alone=False):
+            rows[layer.name] = {}  # in its place; what is computed comes later
+            continue
+        row = rows.setdefault(layer.name, {})
+        ahead = layer.packet is PacketType.AHEAD
+        if row:
+            row["tiles"] += 0 if ahead else fields["tiles"]
+            row["parts"] += 1
+            continue
+        row |= {
+            "name": layer.name,
+            "kind": layer.kind.name,
+            "tiles": fields["tiles"],
+            "steps": fields["kernel_rows"] * fields["inner"],
+            "block": fields["block"],
+            "parts": 1,
+            "ahead": ahead,
+        }
+    return list(rows.values())

@@ -1,19 +1,23 @@
 """How fast a schedule could be at best: what each resource has to do for each layer."""
 
-from compiler.estimate import block_sizes, groups_of_tile, reduction_cycles
+from compiler.estimate import (
+    block_sizes,
+    groups_of_tile,
+    packet_words,
+    reduction_cycles,
+    skipped,
+)
 from compiler.ir import BINARY_KERNEL, Layer, Program
-from isa.bits import WORD_BITS
 from isa.geometry import Geometry
-from isa.image import CHANNEL_WORDS, LAYER_WORDS
 from isa.layer import LayerKind
 
 RESOURCES = ("xnor", "mac", "post", "residual", "stream")
 
 
-def phases(layer: Layer, geometry: Geometry) -> dict[str, int]:
+def phases(layer: Layer, geometry: Geometry, stream_rate: float = 1.0) -> dict[str, int]:
     """Cycles for which the layer occupies each of RESOURCES, if nothing ever waits."""
     used = dict.fromkeys(RESOURCES, 0)
-    used["stream"] = 1 + LAYER_WORDS
+    used["stream"] = round(packet_words(layer, geometry) / stream_rate)
     if layer.tiles is None:  # one read a cycle
         used["residual"] = reduction_cycles(layer, geometry)
         return used
@@ -27,11 +31,19 @@ def phases(layer: Layer, geometry: Geometry) -> dict[str, int]:
         used["residual"] = max(array, written)
     elif layer.kind is not LayerKind.CLASSIFIER:
         used["residual"] = written
-    set_words = tiles.weights.shape[3] * tiles.weights.shape[4]
-    set_words *= 1 if layer.kind is LayerKind.BINARY else 8
-    tile_words = 2 + geometry.lanes * CHANNEL_WORDS + tiles.steps * set_words // WORD_BITS
-    used["stream"] += tiles.count * tile_words
     return used
+
+
+def phases_of_frame(program: Program) -> list[tuple[Layer, dict[str, int]]]:
+    """The phases of all layers of a frame between two others: of one that is not computed, as its
+    stem was ahead of it, there is but the stream."""
+    found = []
+    for layer in program.layers:
+        used = phases(layer, program.geometry, program.stream_rate)
+        if layer.packet is skipped(alone=False):
+            used = dict.fromkeys(RESOURCES, 0) | {"stream": used["stream"]}
+        found.append((layer, used))
+    return found
 
 
 def binary_macs(layer: Layer) -> int:
@@ -49,33 +61,41 @@ def binary_macs(layer: Layer) -> int:
 
 
 def roofline(program: Program) -> list[dict[str, object]]:
-    """Per layer: the phases, the one that binds, its cycles and the useful binary MACs."""
-    rows: list[dict[str, object]] = []
-    for layer in program.layers:
-        used = phases(layer, program.geometry)
-        bound = max(RESOURCES, key=lambda name: used[name])
-        rows.append(
+    """Per layer: the phases of all its parts, the one that binds, its cycles and the useful binary
+    MACs."""
+    rows: dict[str, dict[str, int]] = {}
+    kinds: dict[str, str] = {}
+    macs: dict[str, int] = {}
+    for layer, used in phases_of_frame(program):
+        row = rows.setdefault(layer.name, dict.fromkeys(RESOURCES, 0))
+        for name in RESOURCES:
+            row[name] += used[name]
+        kinds[layer.name] = layer.kind.name
+        macs[layer.name] = macs.get(layer.name, 0) + binary_macs(layer)
+    found: list[dict[str, object]] = []
+    for name, row in rows.items():
+        bound = max(RESOURCES, key=row.__getitem__)
+        found.append(
             {
-                "name": layer.name,
-                "kind": layer.kind.name,
-                "phases": used,
+                "name": name,
+                "kind": kinds[name],
+                "phases": row,
                 "bound": bound,
-                "cycles": used[bound],
-                "binary_macs": binary_macs(layer),
+                "cycles": row[bound],
+                "binary_macs": macs[name],
             }
         )
-    return rows
+    return found
 
 
 def critical_path(program: Program) -> int:
-    """The least number of cycles that this schedule, layer after layer, could take.
+    """The least number of cycles that this schedule, one part after the other, could take.
 
-    Each layer takes its longest phase after the one before it. The stream runs ahead of them all,
-    but no layer ends before the last of its own words has come.
+    Each part takes its longest phase after the one before it. The stream runs ahead of them all,
+    but no part ends before the last of its own words has come.
     """
     end = streamed = 0
-    for layer in program.layers:
-        used = phases(layer, program.geometry)
+    for _, used in phases_of_frame(program):
         streamed += used.pop("stream")
         end = max(end + max(used.values()), streamed)
     return end

@@ -15,34 +15,39 @@ from isa.geometry import Geometry
 from isa.layer import LAYER, LayerKind
 
 
-def choose_blocks(program: Program) -> Program:
-    """Sets ``block``, for every convolution, to the size that takes the fewest cycles (of equals,
-    the largest)."""
-    geometry = program.geometry
-    best: dict[tuple[object, ...], int] = {}  # by all that the cycles depend on
+class BlockChooser:
+    """Blocks of the size that takes the fewest cycles; of equals, the largest."""
 
-    def choose(layer: Layer) -> Layer:
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+        self._best: dict[tuple[object, ...], int] = {}  # by all that the cycles depend on
+
+    def __call__(self, layer: Layer) -> Layer:
+        """The layer with its block, if it is a convolution."""
         tiles = layer.tiles
         if tiles is None:
             return layer
         key = layer.kind, layer.pixels, tiles.count, tiles.steps, tiles.last_groups
-        if key not in best:
+        if key not in self._best:
             sizes = range(min(Geometry.BLOCK_PIXELS, layer.pixels), 0, -1)
             cycles = {
-                size: convolution_cycles(replace(layer, block=size), geometry, TIMING)
+                size: convolution_cycles(replace(layer, block=size), self._geometry, TIMING)
                 for size in sizes
             }
-            best[key] = min(sizes, key=lambda size: cycles[size])
-        return replace(layer, block=best[key])
+            self._best[key] = min(sizes, key=lambda size: cycles[size])
+        return replace(layer, block=self._best[key])
 
-    return program.map(choose)
+
+def choose_blocks(program: Program) -> Program:
+    """Sets ``block`` of every convolution."""
+    return program.map(BlockChooser(program.geometry))
 
 
 def describe_layers(program: Program) -> Program:
     """Sets ``descriptor``. Raises CompileError for a number that its field cannot hold."""
 
     def describe_layer(layer: Layer) -> Layer:
-        fields = descriptor(layer, program.geometry)
+        fields = descriptor(layer, program)
         try:
             checked.encode(LAYER, fields)
         except ValueError as error:
@@ -54,7 +59,7 @@ def describe_layers(program: Program) -> Program:
     return program.map(describe_layer)
 
 
-def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
+def descriptor(layer: Layer, program: Program) -> dict[str, int]:
     """The fields of ``isa.layer.LAYER`` for a placed, tiled and blocked layer."""
     source = layer.source
     assert source is not None
@@ -66,8 +71,8 @@ def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
         "src_pixel": source.pixel,
         "in_height": layer.in_size[0],
         "stride2": int(layer.stride == 2),
-        "begins": int(layer.kind is LayerKind.STEM),
-        "ends": int(layer.kind in (LayerKind.STEM, LayerKind.CLASSIFIER)),
+        "begins": int(layer.kind is LayerKind.STEM and layer.begins),
+        "ends": int(layer.kind in (LayerKind.STEM, LayerKind.CLASSIFIER) and layer.ends),
         "pad": layer.pad,
         "pad_x": layer.pad * source.pixel,
         "out_height": layer.out_size[0],
@@ -75,7 +80,7 @@ def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
         "a": layer.shifts.a,
         "s": layer.shifts.s,
         "k": layer.shifts.k,
-        **_source(layer, source, geometry),
+        **_source(layer, source, program),
         **_destination(layer),
     }
     if layer.tiles is not None:
@@ -93,19 +98,22 @@ def descriptor(layer: Layer, geometry: Geometry) -> dict[str, int]:
     return fields
 
 
-def _source(layer: Layer, source: Region, geometry: Geometry) -> dict[str, int]:
+def _source(layer: Layer, source: Region, program: Program) -> dict[str, int]:
+    geometry = program.geometry
     words = ceil_div(layer.in_channels, geometry.post_lanes)
     inner = ceil_div(layer.in_channels, geometry.taps)
     match layer.kind:
         case LayerKind.STEM:
             assert layer.border is not None
-            ahead = rows_ahead(layer)
-            by_rows = can_go_by_rows(layer, geometry, ahead)
+            first_row = layer.first_row * layer.stride
+            by_rows = can_go_by_rows(layer, geometry)
             border = sum(int(value) << (8 * i) for i, value in enumerate(layer.border))
             return {
+                "src_base": source.base + first_row * source.row,
+                "first_row": first_row,
                 "row_length": source.row,
                 "frame_bytes": layer.in_size[0] * source.row,
-                "rows_ahead": ahead if by_rows else 0,
+                "rows_ahead": rows_ahead(layer) if by_rows else 0,
                 "in_channels": layer.in_channels,
                 "border": border,
             }
@@ -118,7 +126,7 @@ def _source(layer: Layer, source: Region, geometry: Geometry) -> dict[str, int]:
         case LayerKind.POINTWISE:  # everything is inside
             return {"row_length": (layer.in_size[1] - 1) * source.pixel + inner}
         case LayerKind.CLASSIFIER:
-            return {"row_length": inner, "classes": layer.out_channels}
+            return {"row_length": inner, "classes": program.network.classes}
         case LayerKind.MEAN:  # the size of the map that it reads, and its own shift
             height, width = layer.in_size
             return {
@@ -143,11 +151,12 @@ def rows_ahead(layer: Layer) -> int:
     return layer.tiles.weights.shape[1] + layer.stride * further
 
 
-def can_go_by_rows(layer: Layer, geometry: Geometry, ahead: int) -> bool:
+def can_go_by_rows(layer: Layer, geometry: Geometry) -> bool:
     """Whether the stem may free input rows as it goes: only with one tile, as each tile reads the
     whole frame; and only if the rows that a block reads fit the ring."""
     assert layer.source is not None
     assert layer.tiles is not None
+    ahead = rows_ahead(layer)
     fits = input_ring_bytes(ahead, layer.source.row) <= geometry.input_bytes
     return layer.tiles.count == 1 and fits and ahead < 1 << LAYER["rows_ahead"].shape
 

@@ -10,7 +10,8 @@ from host.report import REPORT_HTML, REPORT_JSON, LayerMeasured, Measured, build
 from isa.geometry import Geometry
 from isa.image import Image
 
-SIMULATED_FRAMES = 3  # the last of them is in steady state
+SIMULATED_FRAMES = 3
+STEADY = 1  # the one between two others: its stem is computed ahead, and it does so for the next
 
 BITSTREAM = "top.bit"
 IMAGE = "model.img"
@@ -93,7 +94,7 @@ def measure(geometry: Geometry, image: Image, *, simulator: str = "verilator") -
     result = simulate(geometry, image, images.pixels, simulator=simulator)
     if result.mismatches:
         raise UserError(f"Gateware must equal the golden model, but: {result.first}")
-    layers = [LayerMeasured(layer.cycles, layer.activity) for layer in result.layer_cycles[-1]]
-    counters = dict(result.counters[-1])
+    layers = [LayerMeasured(layer.cycles, layer.activity) for layer in result.layer_cycles[STEADY]]
+    counters = dict(result.counters[STEADY])
     counters["binary_cycles"] = counters.pop("binary_layer")  # the register's name
-    return Measured(result.cycles[-1], counters, layers)
+    return Measured(result.cycles[STEADY], counters, layers)

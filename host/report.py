@@ -89,15 +89,32 @@ def build_report(
     }
 
 
+def sum_of_parts(
+    order: Sequence[int], parts: Sequence[LayerMeasured]
+) -> list[LayerMeasured | None]:
+    """What each layer took, from what its parts did; ``order``: the layer of each."""
+    sums: list[LayerMeasured | None] = [None] * (max(order) + 1)
+    for layer, part in zip(order, parts, strict=True):
+        so_far = sums[layer] or LayerMeasured(0, {})
+        activity = {
+            name: so_far.activity.get(name, 0) + count for name, count in part.activity.items()
+        }
+        sums[layer] = LayerMeasured(so_far.cycles + part.cycles, activity)
+    return sums
+
+
 def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, Any]]:
     """Estimated and simulated cycles of each layer, and what every unit has to do for it."""
     estimates, roofline = compiled["estimate"]["layers"], compiled["roofline"]["layers"]
-    unknown: list[LayerMeasured | None] = [None] * len(estimates)
-    simulated = measured.layers or unknown
+    simulated: Sequence[LayerMeasured | None] = [None] * len(estimates)
+    if measured.layers:
+        simulated = sum_of_parts(compiled["order"], measured.layers)
     return [
         {
             "name": row["name"],
             "kind": row["kind"],
+            "parts": layer["parts"],
+            "ahead": layer["ahead"],
             "cycles": None if found is None else found.cycles,
             "activity": {} if found is None else dict(found.activity),
             "estimate": estimate["cycles"],
@@ -105,7 +122,9 @@ def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, A
             "phases": row["phases"],
             "binary_macs": row["binary_macs"],
         }
-        for row, estimate, found in zip(roofline, estimates, simulated, strict=True)
+        for row, estimate, layer, found in zip(
+            roofline, estimates, compiled["layers"], simulated, strict=True
+        )
     ]
 
 

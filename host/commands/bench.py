@@ -170,6 +170,7 @@ def training(args: argparse.Namespace) -> dict[str, Any]:
 
 def simulation(compiled: Any, geometry: Any) -> dict[str, int]:
     """Cycles of a frame in RTL simulation, the estimate of them, and simulated cycles a second."""
+    from host.flow import STEADY
     from sim.runner import simulate
 
     pixels = shipped_images(compiled.image.info.input_shape, RTL_FRAMES).pixels
@@ -182,7 +183,7 @@ def simulation(compiled: Any, geometry: Any) -> dict[str, int]:
     # The difference: what starting the simulator and loading the image take does not count.
     cycles, seconds = (b - a for a, b in zip(found[1], found[RTL_FRAMES], strict=True))
     return {
-        "rtl_cycles_per_frame": int(result.cycles[-1]),
+        "rtl_cycles_per_frame": int(result.cycles[STEADY]),
         "estimated_cycles": int(compiled.report["estimate"]["cycles"]),
         "rtl_cycles_per_second": round(cycles / seconds),
     }

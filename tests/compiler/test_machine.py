@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from compiler.evaluate import NEVER_WRITTEN, evaluate_folded, verification_frame
+from compiler.evaluate import NEVER_WRITTEN, evaluate_folded, verification_frames
 from compiler.fold import fold
 from compiler.importer import import_tensors
-from compiler.machine import Machine, evaluate_layers
+from compiler.machine import Described, Machine, evaluate_layers
 from compiler.pipeline import compile_tensors
 from isa.geometry import GEOMETRIES, TINY
 from tests.networks import random_checkpoint, random_frames, small_network
@@ -12,7 +12,8 @@ from tests.networks import random_checkpoint, random_frames, small_network
 
 def layers_of(program):
     return [
-        (layer.name, layer.descriptor, layer.tiles, layer.out_channels) for layer in program.layers
+        Described(layer.name, layer.out_channels, layer.packet, layer.descriptor, layer.tiles)
+        for layer in program.layers
     ]
 
 
@@ -25,7 +26,7 @@ def test_agrees_with_the_folded_network_on_many_frames(name, geometry):
     program = compile_tensors(*checkpoint, geometry, verify=False).program
     for frame in random_frames(network, 6):
         expected = evaluate_folded(folded, frame)
-        found = evaluate_layers(layers_of(program), geometry, frame)
+        (found,) = evaluate_layers(layers_of(program), geometry, [frame])
         assert list(found) == list(expected)
         for what, values in expected.items():
             np.testing.assert_array_equal(found[what], values, what)
@@ -34,16 +35,15 @@ def test_agrees_with_the_folded_network_on_many_frames(name, geometry):
 def test_words_that_were_never_written_show():
     program = compile_tensors(*random_checkpoint(small_network("three-stages")), TINY).program
     pool = next(layer for layer in program.layers if layer.kind.name == "POOL")
-    machine = Machine(TINY, verification_frame((16, 16, 1)))
-    found = machine.run(pool.descriptor, None)["residuals"]
+    machine = Machine(TINY)
+    found = machine.run(pool.descriptor, None, verification_frames((16, 16, 1))[0])["residuals"]
     assert (found == NEVER_WRITTEN).all()
 
 
 def test_padding_that_is_not_zero_is_refused():
     program = compile_tensors(*random_checkpoint(small_network("not-square")), TINY).program
-    layers = layers_of(program)
-    name, fields, tiles, channels = layers[0]
-    assert channels == 5
-    tiles.params.threshold[1, 1] = 0  # channel 5 does not exist
+    stem = layers_of(program)[0]
+    assert stem.channels == 5
+    stem.tiles.params.threshold[1, 1] = 0  # channel 5 does not exist
     with pytest.raises(AssertionError, match=r"^stem: padding of bits must be 0$"):
-        evaluate_layers([(name, fields, tiles, channels)], TINY, verification_frame((8, 16, 2)))
+        evaluate_layers([stem], TINY, verification_frames((8, 16, 2)))

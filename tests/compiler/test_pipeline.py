@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from compiler.evaluate import evaluate_folded, verification_frame
+from compiler.evaluate import evaluate_folded, verification_frames
 from compiler.pipeline import PASSES, compile_network, compile_tensors, describe
 from isa.checkpoint import write_checkpoint
 from isa.folding import fold_network
@@ -32,7 +32,7 @@ def test_compiles_a_file_and_saves_every_level(tmp_path):
     last = f"{len(names):02}-pack.img"
     assert sorted(p.name for p in folder.iterdir()) == sorted([*expected, last])
     assert parse((folder / last).read_bytes(), TINY).words == compiled.image.words
-    described = json.loads((folder / "06-describe_layers.json").read_text())
+    described = json.loads((folder / "07-describe_layers.json").read_text())
     assert described["layers"][1]["descriptor"]["channels"] == 12
     with np.load(folder / "04-tile_weights.npz") as arrays:
         found = arrays["program.layers.1.tiles.weights"]
@@ -51,7 +51,7 @@ def test_expected_values_follow_the_float_network():
     for name in ("pooled-stem", "big-stem", "odd-channels"):
         network = small_network(name)
         info, tensors = random_checkpoint(network)
-        frame = verification_frame((*network.input_size, network.input_channels))
+        frame, _ = verification_frames((*network.input_size, network.input_channels))
         found = evaluate_folded(fold_network(info, tensors), frame)["stem"]
         x = (frame[None] / 255 - network.mean) / network.std
         border = (np.floor(255 * np.asarray(network.mean) + 0.5) / 255 - network.mean) / network.std
@@ -74,6 +74,7 @@ def test_report_is_plain_json_and_adds_up():
     assert sum(kind["words"] for kind in packets.values()) == sizes["frame_words"]
     assert sizes["words"] == sizes["header_words"] + sizes["frame_words"] == sizes["bytes"] // 4
     assert packets["LAYER"]["count"] == compiled.image.info.layers == len(report["layers"])
+    assert report["order"] == list(range(len(report["layers"])))
     assert packets["PARAMS"]["count"] == sum(layer["tiles"] for layer in report["layers"])
     estimate = report["estimate"]
     assert estimate["cycles"] == sum(layer["cycles"] for layer in estimate["layers"])

@@ -10,9 +10,9 @@ from compiler.importer import import_tensors
 from compiler.pack import pack
 from compiler.pipeline import compile_tensors
 from compiler.verify import VerificationError, Verifier
-from isa.geometry import TINY
-from isa.image import build
-from tests.networks import random_checkpoint, small_network
+from isa.geometry import TINY, ULX3S_25F
+from isa.image import PacketType, build
+from tests.networks import DEEP, random_checkpoint, small_network
 
 CHECKPOINT = random_checkpoint(small_network("odd-channels"))
 PROGRAM = compile_tensors(*CHECKPOINT, TINY).program
@@ -87,6 +87,28 @@ def test_finds_a_wrong_descriptor(verifier, name, changes, where):
         verifier.check("broken", spoil(name, described(**changes)))
 
 
+@pytest.mark.parametrize(
+    ("index", "changes", "where"),
+    [
+        (0, {"begins": 0, "first_row": 2, "src_base": 96}, "stem of the second frame"),
+        (1, {"begins": 1}, "stem of the second frame"),
+        (1, {"src_base": 48}, "stem of the second frame"),
+        (1, {"first_row": 14}, "stem of the second frame"),
+        (1, {"dst_base": 0}, "blocks.0 of the second frame"),
+        (1, {"bit_base": 0}, "blocks.0 of the second frame"),
+    ],
+)
+def test_finds_a_wrong_part_of_the_next_stem(index, changes, where):
+    checkpoint = random_checkpoint(DEEP)
+    program = compile_tensors(*checkpoint, ULX3S_25F).program
+    parts = [i for i, layer in enumerate(program.layers) if layer.packet is PacketType.AHEAD]
+    layers = list(program.layers)
+    layers[parts[index]] = described(**changes)(layers[parts[index]])
+    verifier = Verifier(fold(import_tensors(*checkpoint)))
+    with pytest.raises(VerificationError, match=rf"^Level broken \(descriptors\): {where} must"):
+        verifier.check("broken", dataclasses.replace(program, layers=tuple(layers)))
+
+
 def test_finds_a_wrong_image(verifier):
     image = pack(PROGRAM)
     packets = list(image.packets)
@@ -100,8 +122,12 @@ def test_finds_a_wrong_image(verifier):
 
 
 def test_message_names_the_element(verifier):
-    expected = verifier._expected["fc"]
-    wrong = {**verifier._expected, "fc": expected + (np.arange(len(expected)) == 3)}
-    with pytest.raises(VerificationError) as error:
-        verifier._compare("x", wrong)
-    assert str(error.value) == (f"Level x: fc must be {expected[3]} at (3,), not {expected[3] + 1}")
+    good, other = verifier._expected
+    for frame, of_frame in ((good, ""), (other, " of the second frame")):
+        expected = frame["fc"]
+        wrong = {**frame, "fc": expected + (np.arange(len(expected)) == 3)}
+        with pytest.raises(VerificationError) as error:
+            verifier._compare("x", [wrong] if frame is good else [good, wrong])
+        assert str(error.value) == (
+            f"Level x: fc{of_frame} must be {expected[3]} at (3,), not {expected[3] + 1}"
+        )
