@@ -5,7 +5,7 @@ from typing import Any
 
 from host.errors import UserError
 from host.html import render
-from host.models import shipped_images
+from host.models import shipped_images, stream_rate
 from host.report import REPORT_HTML, REPORT_JSON, LayerMeasured, Measured, build_report
 from isa.geometry import Geometry
 from isa.image import Image
@@ -44,7 +44,8 @@ def build_all(
     report_progress = ConsoleProgress()
     report_progress("compile", f"{checkpoint} for {geometry.name}")
     info, _ = read_checkpoint(checkpoint)
-    compiled = compile_network(checkpoint, geometry)
+    rate = stream_rate(geometry, geometry.source)
+    compiled = compile_network(checkpoint, geometry, stream_rate=rate)
     report_progress("simulate", f"{SIMULATED_FRAMES} frames, every layer against the golden model")
     measured = measure(geometry, compiled.image)
     board = get_board(geometry.name)

@@ -75,7 +75,8 @@ def _sections(report: Report) -> list[str]:
                 "Roofline by layer",
                 "Bar: cycles of the layer. Ticks: what each unit alone would need for it; the bar "
                 "cannot end before the last of them. Only the stream's may lie beyond it: weights "
-                "arrive while earlier layers are computed.",
+                "arrive while earlier layers are computed. Parts of a layer are summed; a stem of "
+                "the next frame is computed between those of other layers.",
                 charts.legend([u for u in charts.UNITS if any(r.bounds.get(u) for r in rows)]),
                 charts.layers(rows, "Cycles of each layer, and what bounds them"),
                 _layer_table(layers),
@@ -136,20 +137,33 @@ def _sections(report: Report) -> list[str]:
     return sections
 
 
+def _name(layer: Mapping[str, Any]) -> str:
+    """The layer, and what a frame between two others computes of it."""
+    return f"{layer['name']} (next frame)" if layer.get("ahead") else str(layer["name"])
+
+
 def _layer_row(layer: Mapping[str, Any]) -> charts.LayerRow:
     cycles = layer["cycles"] if layer.get("cycles") is not None else layer["estimate"]
     text = f"{cycles:,} cycles"
     if layer.get("cycles") is None:
         text += " (estimate)"
-    return charts.LayerRow(f"{layer['name']}", cycles, layer["phases"], text)
+    return charts.LayerRow(_name(layer), cycles, layer["phases"], text)
 
 
 def _layer_table(layers: Sequence[Mapping[str, Any]]) -> str:
-    head = ["layer", "kind", "cycles", "estimate", *(charts.UNIT_LABELS[u] for u in charts.UNITS)]
+    head = [
+        "layer",
+        "kind",
+        "parts",
+        "cycles",
+        "estimate",
+        *(charts.UNIT_LABELS[u] for u in charts.UNITS),
+    ]
     rows = [
         [
-            layer["name"],
+            _name(layer),
             layer["kind"].lower(),
+            _number(layer.get("parts")),
             _number(layer.get("cycles")),
             _number(layer.get("estimate")),
             *(_number(layer["phases"].get(unit) or None) for unit in charts.UNITS),
@@ -163,7 +177,7 @@ def _activity_table(layers: Sequence[Mapping[str, Any]]) -> str:
     names = list(layers[0]["activity"])
     head = ["layer", "cycles", *(name.replace("_", " ") for name in names)]
     rows = [
-        [layer["name"], _number(layer["cycles"]), *(_number(layer["activity"][n]) for n in names)]
+        [_name(layer), _number(layer["cycles"]), *(_number(layer["activity"][n]) for n in names)]
         for layer in layers
     ]
     return _table(head, rows)

@@ -11,10 +11,12 @@ import yaml
 
 from host.errors import UserError, known
 from host.images import ImageSet, load_images
+from isa.bits import WORD_BITS
 from isa.checked import decode
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import HEADER, HEADER_WORDS, MAGIC, Image, ImageError, parse
 from isa.pixels import fit
+from isa.registers import Source
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
@@ -98,6 +100,23 @@ def _geometry_of(raw: bytes) -> Geometry | None:
         return None
     digest = decode(HEADER, int.from_bytes(raw[: 4 * HEADER_WORDS], "little"))["geometry"]
     return next((g for g in GEOMETRIES.values() if g.digest == digest), None)
+
+
+SDRAM_EFFICIENCY = 0.97
+"""Share of its clock cycles in which the SDRAM delivers: refresh and new rows take the others."""
+
+
+def stream_rate(geometry: Geometry, source: Source) -> float:
+    """Words of the image that come in a cycle of the core, at most one, where it is known: from an
+    SDRAM at the board's clocks."""
+    from hw.boards import BOARDS
+    from hw.sdram_chip import DATA_BITS
+
+    if source is not Source.SDRAM or geometry.name not in BOARDS:
+        return 1.0
+    clocks = BOARDS[geometry.name].clocks
+    beats = clocks.memory_mhz / clocks.output_mhz * SDRAM_EFFICIENCY
+    return float(min(1.0, beats * DATA_BITS / WORD_BITS))
 
 
 def shipped_images(shape: tuple[int, int, int], limit: int | None = None) -> ImageSet:

@@ -18,7 +18,7 @@ from typing import Any
 from host.arguments import add_board, add_json, add_model, add_source, say, source_of, write_json
 from host.checkpoints import checkpoint_of
 from host.errors import UserError, positive
-from host.models import geometry_named, shipped_images
+from host.models import geometry_named, shipped_images, stream_rate
 
 HELP = "measure cycles, frames per second and simulation speed"
 GOLDEN_MODEL = "resnet18-imagenet"
@@ -74,7 +74,13 @@ def run(args: argparse.Namespace) -> int:
     from compiler.pipeline import compile_network
 
     source = source_of(args, geometry)
-    compiled = compile_network(checkpoint, geometry, source=source, verify=False)
+    compiled = compile_network(
+        checkpoint,
+        geometry,
+        source=source,
+        stream_rate=stream_rate(geometry, source),
+        verify=False,
+    )
     result: dict[str, Any] = {"model": args.model, "board": geometry.name}
     if args.what == "golden":
         result |= golden_alone(args, checkpoint, compiled, geometry)

@@ -10,7 +10,7 @@ from pathlib import Path
 from host.arguments import add_board, add_model, add_source, source_of
 from host.checkpoints import checkpoint_of
 from host.errors import UserError
-from host.models import geometry_named
+from host.models import geometry_named, stream_rate
 
 HELP = "compile a checkpoint to a model image"
 
@@ -34,12 +34,14 @@ def run(args: argparse.Namespace) -> int:
     from compiler.pipeline import compile_network
     from isa.checkpoint import read_checkpoint, write_atomically, write_json_atomically
 
+    source = source_of(args, geometry)
     folder = None if args.save_intermediates is None else Path(args.save_intermediates)
     compiled = compile_network(
         checkpoint,
         geometry,
         save_intermediates=folder,
-        source=source_of(args, geometry),
+        source=source,
+        stream_rate=stream_rate(geometry, source),
     )
     raw = compiled.image.to_bytes()
     write_atomically(out, raw)

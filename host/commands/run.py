@@ -20,7 +20,7 @@ from host.arguments import (
 )
 from host.checkpoints import checkpoint_of
 from host.errors import UserError
-from host.models import geometry_named, images_for, labelled, read_image
+from host.models import geometry_named, images_for, labelled, read_image, stream_rate
 
 HELP = "classify images"
 SHOWN = 20  # classes printed; all of them are in the JSON
@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
             checkpoint = checkpoint_of(args)
             from compiler.pipeline import compile_network
 
-            image = compile_network(checkpoint, geometry, source=source_of(args, geometry)).image
+            source = source_of(args, geometry)
+            rate = stream_rate(geometry, source)
+            image = compile_network(checkpoint, geometry, source=source, stream_rate=rate).image
         images = images_for(args.images, image.info.input_shape, args.limit)
         results = backends.run_image(
             backend, image, geometry, images, args.simulator, source_of(args, geometry)

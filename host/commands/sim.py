@@ -18,7 +18,7 @@ from host.arguments import (
     write_json,
 )
 from host.checkpoints import checkpoint_of
-from host.models import geometry_named, images_for
+from host.models import geometry_named, images_for, stream_rate
 
 HELP = "simulate the gateware and compare every layer"
 DEFAULT_IMAGES = 20
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from compiler.pipeline import compile_network
 
     source = source_of(args, geometry)
-    image = compile_network(checkpoint, geometry, source=source).image
+    rate = stream_rate(geometry, source)
+    image = compile_network(checkpoint, geometry, source=source, stream_rate=rate).image
     limit = args.limit
     if args.images is None and limit is None:
         limit = DEFAULT_IMAGES

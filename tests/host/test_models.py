@@ -1,11 +1,14 @@
 """Finding models, checkpoints, geometries and images."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from host import models
 from host.errors import UserError
-from isa.geometry import TINY, ULX3S_25F
+from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import LAYER_WORDS, ImageInfo, Packet, PacketType, build
+from isa.registers import Source
 
 INFO = ImageInfo("x", (4, 4, 1), classes=2, layers=1, logit_exponent=0)
 PACKETS = [Packet(PacketType.LAYER, [1] * LAYER_WORDS)]
@@ -30,6 +33,19 @@ def test_model_from_a_file(tmp_path):
 def test_geometry():
     assert models.geometry_named(None) is ULX3S_25F
     assert models.geometry_named("tiny") is TINY
+
+
+def test_rate_of_the_stream(monkeypatch):
+    """Two beats of 16 bits make a word; on the board's own clocks, but for what refresh takes."""
+    clocks = SimpleNamespace(output_mhz=80.0, memory_mhz=400 / 3)
+    board = SimpleNamespace(clocks=clocks)
+    monkeypatch.setattr("hw.boards.BOARDS", {"ulx3s-85f": board, "ulx3s-25f": board})
+    assert models.stream_rate(ULX3S_85F, Source.SDRAM) == pytest.approx(0.833 * 0.97, abs=1e-3)
+    assert models.stream_rate(ULX3S_85F, Source.LINK) == 1.0
+    assert models.stream_rate(ULX3S_25F, Source.RAM) == 1.0
+    assert models.stream_rate(TINY, Source.SDRAM) == 1.0
+    clocks.output_mhz = 50.0
+    assert models.stream_rate(ULX3S_85F, Source.SDRAM) == 1.0
 
 
 def test_geometry_of_an_image_file(tmp_path):

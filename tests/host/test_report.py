@@ -14,7 +14,7 @@ from host.html import percent, render
 from host.report import LayerMeasured, Measured, build_report, find_reports, read_report
 from isa.geometry import ULX3S_25F
 from isa.network import CheckpointInfo
-from tests.networks import random_checkpoint, small_network
+from tests.networks import DEEP, random_checkpoint, small_network
 
 COUNTERS = {
     "cycles": 10_000,
@@ -104,6 +104,30 @@ def test_layer_cycles_are_simulated_where_known(compiled, report):
     assert "Where the cycles of each layer went" in render(again)
     assert again["accuracy_integer"] is None
     assert "not measured" in render(again)
+
+
+def test_parts_of_a_layer_are_summed():
+    """And the stem that is computed is said to be the next frame's."""
+    compiled = compile_tensors(*random_checkpoint(DEEP), ULX3S_25F, verify=False)
+    order = compiled.report["order"]
+    assert compiled.report["overlap"]
+    layers = [LayerMeasured(10 + index, {"mac_busy": index}) for index in range(len(order))]
+    report = build_report(
+        model="x", geometry=ULX3S_25F, checkpoint="x", info=CheckpointInfo(DEEP, None),
+        image_bytes=4, compiled=compiled.report, measured=Measured(10_000, COUNTERS, layers),
+        build=BUILD,
+    )  # fmt: skip
+    names = [layer.name for layer in compiled.program.layers]
+    assert [layer["name"] for layer in report["layers"]] == list(dict.fromkeys(names))
+    stem, first = report["layers"][:2]
+    parts = [index for index, layer in enumerate(order) if layer == 0]
+    assert stem["parts"] == len(parts) > 2
+    assert stem["cycles"] == sum(10 + index for index in parts)
+    assert stem["activity"] == {"mac_busy": sum(parts)}
+    assert (first["parts"], first["cycles"], first["activity"]) == (1, 10, {"mac_busy": 0})
+    page = render(report)
+    assert "stem (next frame)" in page
+    assert "blocks.0 (next frame)" not in page
 
 
 class Checker(HTMLParser):
