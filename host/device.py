@@ -54,6 +54,8 @@ COUNTERS = (
     Register.WAIT_INPUT,
     Register.WAIT_POST,
     Register.WAIT_LOAD,
+    Register.STREAM_BUSY,
+    Register.WAIT_STREAM,
 )
 
 

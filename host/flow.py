@@ -70,6 +70,7 @@ def build_all(
         compiled=compiled.report,
         measured=measured,
         build=result,
+        stream_peak=stream_rate(geometry, geometry.source, peak=True),
     )
     folder = build / model / geometry.name
     write_atomically(folder / BITSTREAM, bitstream)

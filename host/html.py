@@ -10,6 +10,11 @@ from host import charts
 TEMPLATE = Path(__file__).with_name("report.html")
 RESOURCES = {"lut": "LUT4", "ff": "flip-flops", "ebr": "block RAM", "dsp": "multipliers"}
 
+BOUND = {
+    "array_busy_where_it_binds": "of their cycles the XNOR array works, in layers that it bounds",
+    "stream_efficiency": "of the stream's peak is used, in layers that it bounds",
+}
+
 Report = Mapping[str, Any]
 
 
@@ -45,6 +50,11 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
         (percent(report["array_busy"]), "of the binary layers' cycles the XNOR array works"),
         (percent(report["mac_utilisation"]), "of the array's peak is useful, whole frame"),
         (percent(report["roofline_ratio"]), "critical path over simulated cycles"),
+        *(
+            (percent(report[name]), label)
+            for name, label in BOUND.items()
+            if report.get(name) is not None
+        ),
     ]
 
 

@@ -106,16 +106,16 @@ SDRAM_EFFICIENCY = 0.97
 """Share of its clock cycles in which the SDRAM delivers: refresh and new rows take the others."""
 
 
-def stream_rate(geometry: Geometry, source: Source) -> float:
+def stream_rate(geometry: Geometry, source: Source, *, peak: bool = False) -> float:
     """Words of the image that come in a cycle of the core, at most one, where it is known: from an
-    SDRAM at the board's clocks."""
+    SDRAM at the board's clocks. ``peak``: if it did nothing else than deliver."""
     from hw.boards import BOARDS
     from hw.sdram_chip import DATA_BITS
 
     if source is not Source.SDRAM or geometry.name not in BOARDS:
         return 1.0
     clocks = BOARDS[geometry.name].clocks
-    beats = clocks.memory_mhz / clocks.output_mhz * SDRAM_EFFICIENCY
+    beats = clocks.memory_mhz / clocks.output_mhz * (1 if peak else SDRAM_EFFICIENCY)
     return float(min(1.0, beats * DATA_BITS / WORD_BITS))
 
 

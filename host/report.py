@@ -51,14 +51,17 @@ def build_report(
     compiled: Mapping[str, Any],
     measured: Measured,
     build: Any,
+    stream_peak: float = 1.0,
 ) -> dict[str, Any]:
     """report.json. ``compiled`` is the compiler's report, ``build`` a hw.build.BuildResult.
 
     ``info`` is the checkpoint's: accuracies are those that training measured on the whole test set
-    and wrote into its metrics; None if it has none.
+    and wrote into its metrics; None if it has none. ``stream_peak``: words of the image that could
+    come in a cycle.
     """
     metrics = info.metrics
     peak = compiled["peak_binary_macs"] * measured.cycles
+    layers = _layers(compiled, measured)
     return {
         "model": model,
         "board": geometry.name,
@@ -69,6 +72,8 @@ def build_report(
         "array_busy": share(measured.counters["array_busy"], measured.counters["binary_cycles"]),
         "mac_utilisation": share(compiled["binary_macs"], peak),
         "roofline_ratio": share(compiled["roofline"]["critical_path"], measured.cycles),
+        "array_busy_where_it_binds": _array_busy(layers),
+        "stream_efficiency": _stream_efficiency(layers, stream_peak),
         **{
             name: {"used": build.utilisation[name][0], "available": build.utilisation[name][1]}
             for name in RESOURCES
@@ -84,7 +89,9 @@ def build_report(
         "estimated_cycles": compiled["estimate"]["cycles"],
         "critical_path": compiled["roofline"]["critical_path"],
         "counters": dict(measured.counters),
-        "layers": _layers(compiled, measured),
+        "overlap": compiled["overlap"],
+        "stream_peak": stream_peak,
+        "layers": layers,
         "memory": compiled["memory"],
     }
 
@@ -120,12 +127,30 @@ def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, A
             "estimate": estimate["cycles"],
             "waits": estimate["waits"],
             "phases": row["phases"],
+            "bound": row["bound"],
             "binary_macs": row["binary_macs"],
         }
         for row, estimate, layer, found in zip(
             roofline, estimates, compiled["layers"], simulated, strict=True
         )
     ]
+
+
+def _sum(layers: Sequence[Mapping[str, Any]], bound: str, activity: str) -> int:
+    return sum(layer["activity"].get(activity, 0) for layer in layers if layer["bound"] == bound)
+
+
+def _array_busy(layers: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share of their cycles for which the XNOR array works, in the layers that it bounds."""
+    cycles = sum(layer["cycles"] or 0 for layer in layers if layer["bound"] == "xnor")
+    return share(_sum(layers, "xnor", "array_busy"), cycles)
+
+
+def _stream_efficiency(layers: Sequence[Mapping[str, Any]], peak: float) -> float | None:
+    """Words that came, of those that could have while there was room for them, in the layers that
+    the stream bounds."""
+    busy, waits = (_sum(layers, "stream", name) for name in ("stream_busy", "wait_stream"))
+    return share(busy, peak * (busy + waits))
 
 
 def find_reports(build: Path) -> list[Path]:

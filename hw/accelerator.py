@@ -116,6 +116,8 @@ class Accelerator(wiring.Component):
             control.classes.eq(loader.classes),
             control.image_crc.eq(loader.frame_crc32),
             core.frame_ok.eq(loader.frame_ok),
+            core.stream_busy.eq(loader.stream_busy),
+            core.wait_stream.eq(loader.wait_stream),
             control.frame_done.eq(core.frame_done),
             control.progress.eq(core.progress | loader.progress),
             control.perf.eq(core.perf),

@@ -25,6 +25,8 @@ PERF = data.StructLayout(
         "wait_input": 1,
         "wait_post": 1,
         "wait_load": 1,
+        "stream_busy": 1,
+        "wait_stream": 1,
     }
 )
 PERF_REGISTERS = {
@@ -35,6 +37,8 @@ PERF_REGISTERS = {
     "wait_input": Register.WAIT_INPUT,
     "wait_post": Register.WAIT_POST,
     "wait_load": Register.WAIT_LOAD,
+    "stream_busy": Register.STREAM_BUSY,
+    "wait_stream": Register.WAIT_STREAM,
 }
 
 CLASS_BITS = 16

@@ -53,7 +53,7 @@ class Core(wiring.Component):
     Descriptors, channel parameters and weights come from the loader; ``input`` takes the bytes of a
     frame, four a word. ``frame_done`` pulses when a frame's logits and top-k can be read and
     ``frame_ok`` vouches for the frame's weights. ``perf`` feeds the perf counters, ``progress``
-    the watchdog.
+    the watchdog. ``stream_busy`` and ``wait_stream`` are the loader's, to be counted with the rest.
     """
 
     def __init__(self, *, geometry: Geometry):
@@ -68,6 +68,8 @@ class Core(wiring.Component):
                 "weights": In(stream.Signature(geometry.port_bits)),
                 "input": In(stream.Signature(WORD_BITS)),
                 "frame_ok": In(1),
+                "stream_busy": In(1),
+                "wait_stream": In(1),
                 "frame_done": Out(1),
                 "perf": Out(PERF),
                 "progress": Out(1),
@@ -307,6 +309,8 @@ class Core(wiring.Component):
             self.perf.wait_input.eq(steps.wait_input),
             self.perf.wait_post.eq(steps.wait_output),
             self.perf.wait_load.eq(sequencer.fetching & ~self.descriptor.valid),
+            self.perf.stream_busy.eq(self.stream_busy),
+            self.perf.wait_stream.eq(self.wait_stream),
             self.progress.eq(
                 steps.step_valid | writer.input.valid | reducer.read | sequencer.start
             ),

@@ -91,6 +91,8 @@ class Loader(wiring.Component):
         Streaming.
     progress : Out(1)
         A word was taken.
+    stream_busy, wait_stream : Out(1)
+        The source gave a word; there was room for one, and it gave none. A cycle late.
     """
 
     DESCRIPTOR_WORDS = 16  # with those in the assembler, room for three descriptors
@@ -122,6 +124,8 @@ class Loader(wiring.Component):
                 "frame_crc32": Out(HEADER["frame_crc32"].shape),
                 "busy": Out(1),
                 "progress": Out(1),
+                "stream_busy": Out(1),
+                "wait_stream": Out(1),
             }
         )
 
@@ -161,7 +165,11 @@ class Loader(wiring.Component):
         ]
         with m.If(source.words.ready):
             m.d.sync += [word.eq(source.words.payload), word_valid.eq(source.words.valid)]
-        m.d.sync += self.progress.eq(take)
+        m.d.sync += [
+            self.progress.eq(take),
+            self.stream_busy.eq(source.words.ready & source.words.valid),
+            self.wait_stream.eq(source.words.ready & ~source.words.valid),
+        ]
 
         # CRCs
         m.submodules.crc32 = crc32 = crc.Processor(catalog.CRC32_ISO_HDLC(WORD_BITS))

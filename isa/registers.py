@@ -43,6 +43,8 @@ class Register(enum.IntEnum):
     WAIT_INPUT = 0x15  # a step waited for input rows
     WAIT_POST = 0x16  # a step waited for the output RAM
     WAIT_LOAD = 0x17  # the sequencer waited for a descriptor
+    STREAM_BUSY = 0x18  # the loader took a word of the image
+    WAIT_STREAM = 0x19  # the loader waited for one; in all other cycles its buffers were full
     TOP_CLASS = 0x20  # TOP_CLASS + i: class of the i-th largest logit; ties: lower class first
     TOP_LOGIT = 0x28  # TOP_LOGIT + i: its logit, sign-extended
     INPUT = 0x100  # port: bytes of the next frame, 4 a word, lowest first, HWC order

@@ -29,6 +29,8 @@ ACTIVITIES = (
     "wait_input",
     "wait_post",
     "wait_load",
+    "stream_busy",
+    "wait_stream",
 )
 
 

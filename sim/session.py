@@ -31,6 +31,8 @@ COUNTERS = {
     "wait_input": Register.WAIT_INPUT,
     "wait_post": Register.WAIT_POST,
     "wait_load": Register.WAIT_LOAD,
+    "stream_busy": Register.STREAM_BUSY,
+    "wait_stream": Register.WAIT_STREAM,
 }
 assert set(COUNTERS) == {"cycles", *ACTIVITIES}
 

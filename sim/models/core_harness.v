@@ -27,7 +27,7 @@ module core_harness (
     wire [16*`POST_LANES-1:0] feature;
     wire [24*`POST_LANES-1:0] logits;
     wire [2:0] kind;
-    wire [6:0] perf;
+    wire [8:0] perf;
 
 `ifdef MEMORY_PS
     wire memory_clk, memory_rst;
@@ -109,12 +109,12 @@ module core_harness (
     end
 
     // Cycles of each activity since the end of the last layer.
-    reg [31:0] counts [0:6];
+    reg [31:0] counts [0:8];
     integer i;
-    initial for (i = 0; i < 7; i = i + 1) counts[i] = 0;
+    initial for (i = 0; i < 9; i = i + 1) counts[i] = 0;
     always @(posedge clk)
         if (!rst)
-            for (i = 0; i < 7; i = i + 1)
+            for (i = 0; i < 9; i = i + 1)
                 counts[i] <= (layer_done || frame_done ? 32'd0 : counts[i]) + {31'd0, perf[i]};
 
     // A signal that is x counts as set: the reader refuses the line.
@@ -125,8 +125,9 @@ module core_harness (
             if (write_feature !== 1'b0) $fdisplay(file, "F %0h %0h", word, feature);
             if (write_logits !== 1'b0) $fdisplay(file, "L %0h %0h", word, logits);
             if (layer_done !== 1'b0)
-                $fdisplay(file, "E %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d", layer, kind, cycles,
-                    counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6]);
+                $fdisplay(file, "E %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d", layer, kind,
+                    cycles, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5],
+                    counts[6], counts[7], counts[8]);
             if (frame_done !== 1'b0) $fdisplay(file, "D %0d", cycles);
         end
 endmodule

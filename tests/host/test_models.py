@@ -44,6 +44,7 @@ def test_rate_of_the_stream(monkeypatch):
     assert models.stream_rate(ULX3S_85F, Source.LINK) == 1.0
     assert models.stream_rate(ULX3S_25F, Source.RAM) == 1.0
     assert models.stream_rate(TINY, Source.SDRAM) == 1.0
+    assert models.stream_rate(ULX3S_85F, Source.SDRAM, peak=True) == pytest.approx(0.833, abs=1e-3)
     clocks.output_mhz = 50.0
     assert models.stream_rate(ULX3S_85F, Source.SDRAM) == 1.0
 

@@ -106,6 +106,26 @@ def test_layer_cycles_are_simulated_where_known(compiled, report):
     assert "not measured" in render(again)
 
 
+def test_how_busy_is_what_binds(compiled):
+    """The array in its layers; the stream in its, of the words that could have come."""
+    bounds = [layer["bound"] for layer in compiled.report["roofline"]["layers"]]
+    assert {"xnor", "stream"} <= set(bounds)
+    layers = [
+        LayerMeasured(100, {"array_busy": 90 if bound == "xnor" else 5, "stream_busy": 36,
+                            "wait_stream": 12 if bound == "stream" else 50})
+        for bound in bounds
+    ]  # fmt: skip
+    report = build_report(
+        model="x", geometry=ULX3S_25F, checkpoint="x",
+        info=CheckpointInfo(small_network("plain"), None), image_bytes=4,
+        compiled=compiled.report, measured=Measured(10_000, COUNTERS, layers), build=BUILD,
+        stream_peak=0.8,
+    )  # fmt: skip
+    assert report["array_busy_where_it_binds"] == 0.9
+    assert report["stream_efficiency"] == 36 / 48 / 0.8 == 0.9375
+    assert "93.8%" in render(report)
+
+
 def test_parts_of_a_layer_are_summed():
     """And the stem that is computed is said to be the next frame's."""
     compiled = compile_tensors(*random_checkpoint(DEEP), ULX3S_25F, verify=False)

@@ -178,11 +178,15 @@ def test_takes_a_word_a_cycle():
             ctx.set(getattr(dut, name).ready, 1)
         for strobe, count in ((dut.check, len(words)), (dut.start, len(words) - HEADER_WORDS)):
             await pulse(ctx, strobe)
-            cycles = 0
+            cycles = taken = waited = 0
             while ctx.get(dut.busy):
                 await ctx.tick()
                 cycles += 1
+                taken += ctx.get(dut.stream_busy)
+                waited += ctx.get(dut.wait_stream)
             assert count < cycles <= count + RamSource.LATENCY + 2
+            assert count <= taken <= count + 1  # one more may stand behind the last
+            assert 0 < waited <= RamSource.LATENCY + 1
 
     simulate(dut, bench)
 
@@ -203,6 +207,7 @@ def test_three_descriptors_wait_while_the_stream_goes_on():
             got += valid
         # Descriptors 0, 1 and 2 are held; layers 0 and 2 have two tiles each.
         assert got == 4 * TINY.lanes
+        assert not ctx.get(dut.stream_busy | dut.wait_stream)
         expected = content.delivered()["descriptor"]
         assert [raw(d) for d in await receive(ctx, dut.descriptor, 7)] == expected
 

@@ -19,14 +19,14 @@ TEXT = """\
 R 10 3ffff
 R 11 0
 B 1f 1 a
-E 0 0 250 1 2 3 4 5 6 7
+E 0 0 250 1 2 3 4 5 6 7 8 9
 F 3 80007fff
-E 1 5 300 0 0 0 0 0 0 0
+E 1 5 300 0 0 0 0 0 0 0 0 0
 L 2 7fffff800000
-E 2 3 340 0 0 9 0 0 0 0
+E 2 3 340 0 0 9 0 0 0 0 0 0
 D 350
 R 0 1
-E 0 0 600 0 0 0 0 0 0 0
+E 0 0 600 0 0 0 0 0 0 0 0 0
 D 601
 """
 
@@ -35,7 +35,7 @@ def test_reads_and_writes():
     frames = read_trace(TEXT.splitlines(), TINY)
     stem, mean, classifier = frames[0].layers
     assert (stem.index, stem.kind, stem.cycle) == (0, LayerKind.STEM, 250)
-    assert stem.activity == dict(zip(ACTIVITIES, range(1, 8), strict=True))
+    assert stem.activity == dict(zip(ACTIVITIES, range(1, 10), strict=True))
     assert stem.writes[Memory.RESIDUAL] == WriteRecord([0x10, 0x11], [0x3FFFF, 0])
     assert stem.writes[Memory.BITS] == WriteRecord([2 * 0x1F + 1], [0xA])
     assert mean.writes[Memory.FEATURES] == WriteRecord([3], [0x8000_7FFF])
@@ -61,9 +61,9 @@ def test_reads_and_writes():
         "B 1 1",
         "F 0 100000000",
         "L 0 1000000000000",
-        "E 0 0 250 1 2 3 4 5 6",
-        "E 0 7 250 1 2 3 4 5 6 7",
-        "E 0 0 25a 1 2 3 4 5 6 7",
+        "E 0 0 250 1 2 3 4 5 6 7 8",
+        "E 0 7 250 1 2 3 4 5 6 7 8 9",
+        "E 0 0 25a 1 2 3 4 5 6 7 8 9",
         "D",
         "D 1 2",
     ],
@@ -87,4 +87,7 @@ def test_refuses_a_trace_that_is_cut():
 def test_frame_without_layers():
     assert read_trace(["D 5"], TINY) == [FrameRecord([], 5)]
     layer = LayerRecord(3, LayerKind.POOL, 9, {}, dict.fromkeys(ACTIVITIES, 0))
-    assert list(write_trace([FrameRecord([layer], 10)], TINY)) == ["E 3 4 9 0 0 0 0 0 0 0", "D 10"]
+    assert list(write_trace([FrameRecord([layer], 10)], TINY)) == [
+        "E 3 4 9 0 0 0 0 0 0 0 0 0",
+        "D 10",
+    ]
