@@ -13,8 +13,8 @@ TRIES = 10
 RATIOS = (3 / 4, 4 / 3)
 MARGIN = 256 / 224  # of a test's image over what is cut out of its middle
 
-# Principal components of the colours of ImageNet's pixels, 0..1 (Krizhevsky et al., 2012, section
-# 4.1), with the values that Torch's ImageNet example published.
+# Principal components of the colours of ImageNet's pixels, 0..1 (Krizhevsky et al., 2012), with
+# the values that Torch's ImageNet example published.
 DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
 COMPONENTS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]

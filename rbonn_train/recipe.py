@@ -1,7 +1,7 @@
 """How to train, as frozen dataclasses: what the ``recipe`` of a model file says.
 
-The recipe has two steps (section 4.1 of RBONN): binary activations with real weights, then binary
-weights that start from step 1; the last epochs simulate the accelerator's rounding.
+The recipe has two steps: binary activations with real weights, then binary weights that start from
+step 1; the last epochs simulate the accelerator's rounding.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ class _Sign(torch.autograd.Function):
 def sign(x: Tensor) -> Tensor:
     """+1 where x >= 0, else -1: the binary activation, of all methods alike.
 
-    Gradient (ApproxSign, Bi-Real Net; section 3.3 of RBONN): 2 + 2x on [-1, 0), 2 - 2x on [0, 1),
+    Gradient (ApproxSign, of Bi-Real Net): 2 + 2x on [-1, 0), 2 - 2x on [0, 1),
     else 0.
     """
     return _Sign.apply(x)
@@ -145,7 +145,7 @@ class ScaledConv2d(BinaryConv2d):
 
 class MeanConv2d(BinaryConv2d):
     """A binary convolution whose alpha is the mean of |w| of its channel, the least squares fit of
-    alpha * sign(w) to w (XNOR-Net, eq. 6)."""
+    alpha * sign(w) to w (XNOR-Net)."""
 
     @property
     def alpha(self) -> Tensor:

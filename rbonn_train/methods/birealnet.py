@@ -1,4 +1,4 @@
-"""Bi-Real Net (Liu et al., arXiv 1808.00278): the magnitude-aware gradient of section 3.3.
+"""Bi-Real Net (Liu et al., arXiv 1808.00278): the magnitude-aware gradient.
 
 Training binarises to mean |w| * sign(w), with mean |w| taken as a constant:
 g_w = g_W * mean |w| * [|w| < 1] (its inference drops the scale, which BN absorbs: the

@@ -1,7 +1,7 @@
 """Bop (Helwegen et al., arXiv 1906.02107) and second-order Bop (Suarez-Ramirez et al., arXiv
 2104.05124): no latent weights; the weights are -1 or +1 and flip when the gradient insists.
 
-Bop (algorithm 1): m <- (1 - gamma) m + gamma g; w flips where |m| > threshold and sign(m) =
+Bop: m <- (1 - gamma) m + gamma g; w flips where |m| > threshold and sign(m) =
 sign(w), so where w m > threshold.
 
 Second order, biased: also v <- (1 - sigma) v + sigma g^2; w flips where

@@ -1,7 +1,7 @@
 """Plain straight-through binarisation with a learned scale: the yardstick of the others' cost.
 
 W = |s| sign(w), g_w = g_W |s| [|w| <= 1], g_s = sign(s) sum(g_W sign(w)) per channel (Courbariaux
-et al., "Binarized Neural Networks", arXiv 1602.02830, eq. 4, with a scale).
+et al., "Binarized Neural Networks", arXiv 1602.02830, with a scale).
 """
 
 from typing import Any

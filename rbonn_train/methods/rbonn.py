@@ -1,7 +1,7 @@
 """RBONN (Xu et al., "Recurrent Bilinear Optimization for Binary Neural Networks", 2209.01542).
 
 Notation: ``w`` latent weights (out, in, 3, 3); ``b = sign(w)`` with sign(0) = +1; ``alpha > 0`` one
-scale per output channel; ``A = diag(1 / alpha)`` (section 3.1). The bilinear objective
+scale per output channel; ``A = diag(1 / alpha)``. The bilinear objective
 ``G(w, A) = ||b - A w||^2`` is used in its equivalent form ``||w - alpha b||^2``.
 
 Four modes, because the paper and the code that its authors released differ:
@@ -85,7 +85,7 @@ class _ReleasedBinariser(torch.autograd.Function):
 class _PaperBinariser(torch.autograd.Function):
     """W = alpha * sign(w); ``w`` (out, in, k, k), ``alpha`` (out, 1, 1, 1), positive.
 
-    L = L_S + lambda/2 ||w - alpha b||^2 (eq. 4, 5), straight-through gradient of sign on |w| <= 1:
+    L = L_S + lambda/2 ||w - alpha b||^2, straight-through gradient of sign on |w| <= 1:
     g_w = g_W alpha [|w| <= 1] + lambda (w - alpha b);
     g_alpha = sum(g_W b) - lambda sum((w - alpha b) b).
     """
@@ -119,7 +119,7 @@ def ranks(x: Tensor) -> Tensor:
 
 
 def density_relu(w: Tensor, a: Tensor, tau: float) -> Tensor:
-    """DReLU (eq. 12, 13): w_i where :func:`qualifies`, else 0. ``w``: (out, in, k, k)."""
+    """DReLU: w_i where :func:`qualifies`, else 0. ``w``: (out, in, k, k)."""
     return w * qualifies(w, a, tau).to(w.dtype).view(-1, 1, 1, 1)
 
 
@@ -159,10 +159,11 @@ class RBONNConv2d(ScaledConv2d):
     very first step g is 0, and so is the gradient of u (the released code has none then;
     DistributedDataParallel asks for one in every step).
 
-    ``paper``: after each optimiser step ``w[t+1] += U[t] * DReLU(w[t], A[t])`` (eq. 10, 11),
-    ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (eq. 14, 15;
+    ``paper``: after each optimiser step ``w[t+1] += U[t] * DReLU(w[t], A[t])``,
+    ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (of
     L_S alone, without the bilinear term). alpha itself is learned, and |.| keeps it positive, as
-    eq. 8 does for A = 1 / alpha; it starts as the mean of |w| of its channel, the minimum of G.
+    the printed ``A <- |A - eta dL/dA|`` does for A = 1 / alpha; it starts as the mean of |w| of its
+    channel, the minimum of G.
     """
 
     previous: Tensor

@@ -1,7 +1,7 @@
-"""XNOR-Net (Rastegari et al., arXiv 1603.05279): alpha = mean |w| (eq. 6); the gradient counts
-that alpha depends on w: g_w = g_W (1/n + alpha [|w| <= 1]), n weights a channel (section 3.1).
+"""XNOR-Net (Rastegari et al., arXiv 1603.05279): alpha = mean |w|; the gradient counts
+that alpha depends on w: g_w = g_W (1/n + alpha [|w| <= 1]), n weights a channel.
 
-Its scales of the activations (the map K of section 3.2) are left out: they are real-valued per
+Its scales of the activations (the map K) are left out: they are real-valued per
 pixel, and its authors' own ablation finds little in them.
 """
 
