@@ -1,8 +1,9 @@
 """Train a grid of recipes and seeds, and write the table of their accuracy.
 
-SPEC.yaml names a network, a recipe, what each cell changes in it, and seeds. Results are written to
-SPEC.csv and SPEC.md after each cell; finished cells are skipped, and an interrupted one goes on
-where it stopped, so the same command may be repeated until it says that all are done.
+SPEC.yaml names a network, a recipe, what each cell changes in it, seeds, and what is compared with
+what. Results are written to SPEC.csv, SPEC.md and SPEC.svg after each cell; finished cells are
+skipped, and an interrupted one goes on where it stopped, so the same command may be repeated until
+it says that all are done.
 """
 
 import argparse
@@ -14,13 +15,16 @@ HELP = "compare recipes over several seeds"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="a .yaml file")
-    parser.add_argument("--results", metavar="CSV", help="(default: SPEC.csv, and its .md)")
+    parser.add_argument(
+        "--results", metavar="CSV", help="(default: SPEC.csv; its .md and .svg lie beside it)"
+    )
     parser.add_argument("--build", metavar="DIR", default="build/ablate", help="of unfinished runs")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rbonn_train.ablate import load_spec, run_grid
+    from rbonn_train.ablate import run_grid
+    from rbonn_train.grid import load_spec
     from rbonn_train.runs import load_data
 
     source = Path(args.spec)

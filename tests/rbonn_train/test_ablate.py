@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from rbonn_train import ablate
-from rbonn_train.ablate import SpecError, load_spec, read_results, run_grid, table
+from rbonn_train.ablate import run_grid
+from rbonn_train.comparison import document, picture
 from rbonn_train.data import Dataset
+from rbonn_train.grid import SpecError, finished, load_spec, read_results
 from rbonn_train.loop import Phase, Trainer
 from rbonn_train.recipe import Recipe
 
@@ -68,6 +69,8 @@ def test_cells_run_once_and_share_step_1(
     assert page.startswith("# A small grid\n")
     assert "4 of 4 runs done" in page
     assert "| second, strong | 2 | " in page
+    assert "![Accuracy of every run](grid.svg)" in page
+    assert (spec.parent / "out" / "grid.svg").read_text().count('class="run"') == 4
 
 
 def test_a_changed_cell_runs_again(spec: Path, dataset: Dataset) -> None:
@@ -106,28 +109,19 @@ def test_an_interrupted_cell_goes_on(
     assert results(spec) == results(spec, "whole")
 
 
-def test_the_table(spec: Path) -> None:
-    rows = [
-        {"cell": "first", "accuracy_integer": a, "accuracy_float": "0.5", "train_accuracy": "1"}
-        for a in ("0.80", "0.82", "0.84")
-    ]
-    assert table(load_spec(spec), rows).splitlines()[2:] == [
-        "| first | 3 | 82.00 ± 2.00 | 50.00 ± 0.00 | 100.00 ± 0.00 |",
-        "| second, strong | 0 | – | – | – |",
-    ]
-    assert "| first | 1 | 80.00 | 50.00 | 100.00 |" in table(load_spec(spec), rows[:1])
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("seeds: [4, 5]", "seeds: 4", "must have a list of integers as seeds, not 4"),
-        ("seeds:", "seed:", "must have the keys cells, description, limit, network, recipe, seeds"),
+        ("seeds:", "seed:", "must have the keys cells, comparisons, description, limit, network, "),
         ("method: plain", "method: x", r"cell first: method must be one of .*, not 'x'"),
         ("method: plain", "method: real", "cell first: a network without anything binary has no"),
         ("penalty: 0.1", "gamma: 1", "cell second, strong: Options of method paper must be among"),
         ("classes: 4", "klasses: 4", "Network keys must be among"),
         ("network:", "network: [", "must be YAML"),
+        ("cells:", "comparisons: {first: second}\ncells:", "must have lists of cells, by cell, as"),
+        ("cells:", "comparisons: {first: [x]}\ncells:", "must compare its cells, not 'x'"),
+        ("cells:", "comparisons: {x: [first]}\ncells:", "must compare its cells, not 'x'"),
     ],
 )
 def test_broken_grids(spec: Path, old: str, new: str, message: str) -> None:
@@ -155,9 +149,10 @@ def test_the_grid_that_ships() -> None:
     for recipe in spec.cells.values():
         assert recipe.binary_activations.epochs + recipe.binary_weights.epochs >= 10
     if (docs / "ablation.csv").exists():  # then its page is of these rows
-        rows = ablate.finished(spec, read_results(docs / "ablation.csv"))
-        page = ablate.document(spec, Path("docs/ablation.yaml"), rows)
+        rows = finished(spec, read_results(docs / "ablation.csv"))
+        page = document(spec, Path("docs/ablation.yaml"), rows, "ablation.svg")
         assert (docs / "ablation.md").read_text() == page
+        assert (docs / "ablation.svg").read_text() == picture(spec, rows)
         with (docs / "ablation.csv").open(newline="") as file:
             assert list(csv.DictReader(file)) == rows
 
