@@ -98,6 +98,7 @@ def _geometries() -> str:
 def generate() -> str:
     """The whole document."""
     import isa.bits
+    import isa.flash
     import isa.geometry
     import isa.layer
 
@@ -135,6 +136,9 @@ def generate() -> str:
         _enum(LayerKind),
         "### Channel parameters",
         _layout(CHANNEL),
+        "## Flash",
+        _quote(isa.flash),
+        f"The image begins at byte `{isa.flash.IMAGE_OFFSET:#x}` of `{isa.flash.FLASH_BYTES:#x}`.",
         "## Registers",
         _quote(registers),
         f"Addresses have {registers.ADDRESS_BITS} bits and count words.",

@@ -74,7 +74,8 @@ MEMORY = data.StructLayout(
         "present": 1,  # nothing else means anything where this is 0
         "ready": 1,  # initialised, and tested from end to end
         "fault": 1,  # the test has read something else than it had written
-        "unused": 5,
+        "copying": 1,  # an image may still come from the flash; a host had better wait
+        "unused": 4,
         "fault_address": 24,  # where first, in bursts of 16 bytes
     }
 )

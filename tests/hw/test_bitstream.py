@@ -12,7 +12,8 @@ from hw.boards import get_board
 from hw.build import build_bitstream
 from hw.clocking import ClockGenerator
 from hw.source import RamSource
-from hw.tools import BuildError
+from hw.tools import BuildError, run_tool, yowasp_command
+from isa.flash import IMAGE_OFFSET
 from isa.image import MAGIC
 
 BOARD = get_board("ulx3s-25f")
@@ -79,6 +80,17 @@ def test_an_image_that_does_not_fit(tmp_path):
     with pytest.raises(BuildError) as error:
         prefill(tmp_path / "top.config", [0], words=600)
     assert str(error.value) == ("prefill needs an image memory of a multiple of 512 words, not 600")
+
+
+def test_the_largest_bitstream_ends_before_the_image(tmp_path):
+    """An ECP5-85F uncompressed, and every one of its 208 block RAMs filled."""
+    memory = "\n".join(["1ff " * 8] * 256)
+    memories = "".join(f".bram_init {number}\n{memory}\n\n" for number in range(208))
+    (tmp_path / "top.config").write_text(f".device LFE5U-85F\n\n{memories}")
+    command = [*yowasp_command("ecppack"), "--input", "top.config", "--bit", "top.bit"]
+    run_tool("pack", command, log=tmp_path / "log", cwd=tmp_path)
+    size = (tmp_path / "top.bit").stat().st_size
+    assert 2_400_000 < size < IMAGE_OFFSET * 0.6
 
 
 class MemoryEcho(Elaboratable):
