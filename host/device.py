@@ -28,7 +28,8 @@ from isa.registers import (
 CHUNK_WORDS = 1024  # written at once, so that progress can be shown and Ctrl-C is answered
 CHECK_TIMEOUT = 5.0  # seconds; checking the largest image takes milliseconds
 FRAME_TIMEOUT = 10.0
-MEMORY_TIMEOUT = 5.0  # from the first question; the test of 32 MiB takes half a second
+# From the first question; the test of 32 MiB takes half a second, the longest image in flash 3.4 s.
+MEMORY_TIMEOUT = 10.0
 POLL_SECONDS = 0.0005
 
 EXPLANATIONS = {
@@ -218,17 +219,19 @@ class Device:
             raise
 
     def _await_memory(self) -> None:
-        """Waits until the SDRAM has been tested. Raises DeviceError if there is no good one."""
+        """Waits until the SDRAM has been tested, and has what is in the flash: that may be the
+        image. Raises DeviceError if there is no good one."""
         deadline = self._clock() + MEMORY_TIMEOUT
         while True:
             memory = checked.decode(MEMORY, self._transport.read(Register.MEMORY, 1)[0])
             if not memory["present"]:
                 raise DeviceError("Device must have an SDRAM to keep its image there: it has none")
-            if memory["ready"]:
+            if memory["ready"] and not memory["copying"]:
                 break
             if self._clock() >= deadline:
+                done = "copied its flash" if memory["ready"] else "tested its SDRAM"
                 raise DeviceError(
-                    f"Device must have tested its SDRAM within {MEMORY_TIMEOUT:g} s of its start"
+                    f"Device must have {done} within {MEMORY_TIMEOUT:g} s of its start"
                 )
             self._sleep(POLL_SECONDS)
         if memory["fault"]:

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.bus import BusSignature
 from hw.control import Control
 from hw.core import Core, trace_signature
+from hw.flash import FlashCopier, SpiSignature
 from hw.loader import Loader
 from hw.memory import CHIP_BURSTS, MemorySystem
 from hw.sdram_chip import BURST_BITS, PinsSignature
@@ -24,7 +25,8 @@ class Accelerator(wiring.Component):
 
     With an SDRAM in the geometry there is a second domain, ``memory``, at ``memory_mhz``, and the
     chip's ``pins`` in it. Both domains are reset together, at the start and only then: an error
-    leaves the memory as it is. ``test_bursts``: how much of it the test at the start covers.
+    leaves the memory as it is. ``test_bursts``: how much of it the test at the start covers. An
+    image in the flash behind ``flash`` is copied to it then.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Accelerator(wiring.Component):
                 test_bursts=test_bursts,
                 frame_bursts=geometry.sdram_frame_bytes * 8 // BURST_BITS,
             )
-            pins = {"pins": Out(PinsSignature())}
+            pins = {"pins": Out(PinsSignature()), "flash": Out(SpiSignature())}
         super().__init__(
             {
                 "bus": In(BusSignature()),
@@ -84,7 +86,10 @@ class Accelerator(wiring.Component):
         if memory:
             # Frames wait in the SDRAM: the host sends the next one while one is computed.
             m.submodules.memory = memory
-            connect(m, mux.write_sdram, memory.image_write)
+            m.submodules.flash = flash = FlashCopier(geometry=geometry)
+            connect(m, mux.write_sdram, flash.host)
+            connect(m, flash.write, memory.image_write)
+            connect(m, flash.spi, flipped(self.flash))
             connect(m, memory.image, mux.sdram)
             connect(m, control.input, memory.input)
             connect(m, memory.frames, core.input)
@@ -95,6 +100,11 @@ class Accelerator(wiring.Component):
                 control.memory.ready.eq(memory.ready),
                 control.memory.fault.eq(memory.fault),
                 control.memory.fault_address.eq(memory.fault_address),
+                control.memory.copying.eq(flash.copying),
+                control.copied.eq(flash.copied),
+                flash.claim.eq(control.claim),
+                flash.memory_ready.eq(memory.ready),
+                flash.memory_fault.eq(memory.fault),
             ]
         else:
             connect(m, control.input, core.input)

@@ -103,6 +103,10 @@ class Control(wiring.Component):
     memory : In(MEMORY)
         What became of the external memory. Without a good one, Source.SDRAM is refused; so is
         Source.RAM where the geometry has none.
+    copied : In(1)
+        Strobe: an image has come from the flash. It becomes the source, and is checked.
+    claim : Out(1)
+        Strobe: the host has written the image, SOURCE or CONTROL; `copied` comes too late then.
     frame_done : In(1)
         Pulse: the core has finished the frame. It is DONE once `frame_ok` is up as well.
     progress : In(1)
@@ -154,6 +158,8 @@ class Control(wiring.Component):
                 "error": In(ErrorCode),
                 "error_valid": In(1),
                 "memory": In(MEMORY),
+                "copied": In(1),
+                "claim": Out(1),
                 "classes": In(CLASS_BITS),
                 "image_crc": In(WORD_BITS),
                 "frame_done": In(1),
@@ -257,6 +263,12 @@ class Control(wiring.Component):
                 ahead.eq(0),
             ]
 
+        begin_check = [
+            state.eq(State.CHECKING),
+            error.eq(ErrorCode.NONE),
+            self.check.eq(1),
+            ahead.eq(0),
+        ]
         with m.If((state == State.CHECKING) & self.checked):
             m.d.sync += state.eq(State.READY)
         with m.If(running):
@@ -274,6 +286,13 @@ class Control(wiring.Component):
         def register(number):
             return commit & (window == Window.REGISTERS) & (address[:8] == number)
 
+        m.d.comb += self.claim.eq(
+            register(Register.SOURCE)
+            | register(Register.CONTROL)
+            | (commit & (window == Window.IMAGE))
+        )
+        with m.If(self.copied & ~self.claim):
+            m.d.sync += [self.source.eq(Source.SDRAM), begin_check]
         memory_good = self.memory.present & self.memory.ready & ~self.memory.fault
         no_memory = (self.source == Source.SDRAM) & ~memory_good
         if not self._geometry.image_words:
@@ -294,12 +313,7 @@ class Control(wiring.Component):
             with m.Elif(command.check & ~busy & no_memory):
                 m.d.sync += fail(ErrorCode.NO_MEMORY)
             with m.Elif(command.check & ~busy):
-                m.d.sync += [
-                    state.eq(State.CHECKING),
-                    error.eq(ErrorCode.NONE),
-                    self.check.eq(1),
-                    ahead.eq(0),
-                ]
+                m.d.sync += begin_check
             with m.Elif(command.start & idle_image):
                 m.d.sync += [
                     state.eq(State.RUNNING),

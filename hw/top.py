@@ -1,4 +1,4 @@
-"""The board's top: clocks, serial port, SDRAM, link and accelerator. Only wires."""
+"""The board's top: clocks, serial port, SDRAM, flash, link and accelerator. Only wires."""
 
 from fractions import Fraction
 
@@ -10,6 +10,7 @@ from hw.accelerator import Accelerator
 from hw.bitstream import placeholder
 from hw.boards import Board
 from hw.clocking import ClockGenerator
+from hw.flash_pins import FlashPins
 from hw.link import Link
 from hw.sdram_pins import SdramPins
 from hw.uart import UARTReceiver, UARTTransmitter
@@ -74,4 +75,7 @@ class Top(Elaboratable):
             pads = platform.request("sdram", 0, dir=SdramPins.DIRECTIONS)
             m.submodules.sdram = sdram = SdramPins(pads)
             connect(m, accelerator.pins, sdram.pins)
+            flash_pads = platform.request("spi_flash", 0, dir=FlashPins.DIRECTIONS)
+            m.submodules.flash = flash = FlashPins(flash_pads, clock_mhz=clocks.settings.output_mhz)
+            connect(m, accelerator.flash, flash.spi)
         return m

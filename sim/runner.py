@@ -1,5 +1,6 @@
 """Runs images through the RTL of a whole core and compares every layer with the golden model."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -23,7 +24,7 @@ from isa import layer, registers
 from isa.fixed import LOGIT_BITS, IntArray, limits
 from isa.geometry import Geometry
 from isa.image import Image
-from isa.registers import Source
+from isa.registers import ErrorCode, Source, State
 from isa.trace import FrameRecord, TraceError, read_trace
 from sim import verilog
 from sim.golden import Golden, GoldenFrame
@@ -61,6 +62,16 @@ class Stalls:
 
 
 @dataclass(frozen=True)
+class Flash:
+    """What is in the flash when the simulation begins. The host waits for what comes of that, and
+    loads its own image only where it is not READY; or it begins ``host_after`` cycles, and loads.
+    """
+
+    content: bytes
+    host_after: int | None = None
+
+
+@dataclass(frozen=True)
 class LayerCycles:
     """What a layer took: its cycles, from the end of the one before, and cycles by activity."""
 
@@ -77,6 +88,7 @@ class SimResult:
     ``logits``: int64 (N, classes), as read over the bus. ``cycles`` and ``counters``: perf counters
     of each frame. ``top``: for each frame (class, logit) of the largest logits. ``layers``: layers
     computed in a frame, at most; ``layer_cycles``: for each frame what each of them took.
+    ``startup``: the state that came of the image in the flash, with its error, if there was one.
     """
 
     logits: IntArray
@@ -88,6 +100,7 @@ class SimResult:
     compared_values: int
     mismatches: int
     differences: list[str]
+    startup: tuple[State, ErrorCode] | None = None
 
     @property
     def first(self) -> str | None:
@@ -104,6 +117,7 @@ def simulate(
     netlist: Sequence[Path] | None = None,
     stalls: Stalls | None = None,
     source: Source | None = None,
+    flash: Flash | None = None,
     folder: Path | None = None,
     timeout_s: float = 3600.0,
 ) -> SimResult:
@@ -115,8 +129,8 @@ def simulate(
     ``netlist``: Verilog files with a module ``accelerator`` to simulate in place of the RTL, and
     the cells in it. ``source``: where the image comes from, by default as the geometry says. An
     SDRAM is a model that ends the simulation when it is used against its data sheet, and its clock
-    has the ratio to the core's that the board's has. ``folder`` keeps trace, log and job; otherwise
-    they go, unless the simulation fails.
+    has the ratio to the core's that the board's has. Beside it is a ``flash``, by default an empty
+    one. ``folder`` keeps trace, log and job; otherwise they go, unless the simulation fails.
     Raises GoldenError for an image that cannot be executed, SimulationError where the simulation
     fails, and ValueError for frames that do not fit the image.
     """
@@ -133,8 +147,17 @@ def simulate(
     folder = folder.resolve()
     overlap = golden.ahead and source is not Source.LINK
     expected = list(golden.run_overlapped(frames) if overlap else map(golden.run, frames))
-    results = _run(
-        built, geometry, image, frames, stalls or Stalls(), source, overlap, folder, timeout_s
+    found = _run(
+        built,
+        geometry,
+        image,
+        frames,
+        stalls or Stalls(),
+        source,
+        overlap,
+        flash,
+        folder,
+        timeout_s,
     )
     trace = folder / "trace.txt"
     try:
@@ -144,7 +167,11 @@ def simulate(
         raise SimulationError(f"{error}; the trace is {trace}") from error
     if temporary:
         shutil.rmtree(folder)
-    return collect(geometry, expected, records, results)
+    result = collect(geometry, expected, records, found["frames"])
+    if found["startup"] is None:
+        return result
+    state, code = found["startup"]
+    return dataclasses.replace(result, startup=(State[state], ErrorCode[code]))
 
 
 @lru_cache
@@ -164,7 +191,7 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
     }
     if memory_mhz is not None:
         defines["MEMORY_PS"] = round(1e6 / memory_mhz)
-        sources.append(MODELS / "sdram.v")
+        sources += [MODELS / "sdram.v", MODELS / "flash.v"]
     return build(
         sources,
         HARNESS,
@@ -221,10 +248,11 @@ def _run(
     stalls: Stalls,
     source: Source,
     overlap: bool,
+    flash: Flash | None,
     folder: Path,
     timeout_s: float,
-) -> list[Result]:
-    """One simulation; returns the session's results."""
+) -> dict[str, Any]:
+    """One simulation; returns what the session has found."""
     folder.mkdir(parents=True, exist_ok=True)
     input_room = geometry.sdram_frame_bytes or geometry.input_bytes
     job = Job(
@@ -240,19 +268,25 @@ def _run(
         late_input=stalls.late_input or image.info.input_bytes > input_room,
         overlap=overlap,
         first_words=image.first_layer_words,
+        startup=flash is not None and flash.host_after is None,
+        idle=(flash and flash.host_after) or 0,
     )
     Path(job.image).write_bytes(image.to_bytes())
     np.save(job.frames, frames.reshape(len(frames), -1))
     Path(job.result).unlink(missing_ok=True)
     job.write(folder / "job.json")
+    plusargs = [f"+job={folder / 'job.json'}", f"+trace={folder / 'trace.txt'}"]
+    if flash is not None:
+        (folder / "flash.bin").write_bytes(flash.content)
+        plusargs.append(f"+flash={folder / 'flash.bin'}")
     built.run(
         "sim.session",
         results=folder,
-        plusargs=[f"+job={folder / 'job.json'}", f"+trace={folder / 'trace.txt'}"],
+        plusargs=plusargs,
         timeout_s=timeout_s,
     )
-    results: list[Result] = json.loads(Path(job.result).read_text())
-    return results
+    found: dict[str, Any] = json.loads(Path(job.result).read_text())
+    return found
 
 
 def collect(

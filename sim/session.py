@@ -48,7 +48,10 @@ class Job:
     of a kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and
     with source LINK that input follows the ``first_words`` of the image's frame section; otherwise
     the input of the next one is sent while a frame is computed. ``overlap``: every frame but the
-    last is started with the announcement of the next one. ``limit_cycles``: a deadline.
+    last is started with the announcement of the next one. ``startup``: there is an image in the
+    flash; the host waits for what comes of it, and loads its own only where that is not READY.
+    ``idle``: cycles before the host begins.
+    ``limit_cycles``: a deadline.
     """
 
     image: str
@@ -62,6 +65,8 @@ class Job:
     late_input: bool = False
     overlap: bool = False
     first_words: int = 0
+    startup: bool = False
+    idle: int = 0
     limit_cycles: int = 100_000_000
 
     def write(self, path: Path) -> None:
@@ -125,9 +130,13 @@ class Session:
         padded = np.pad(frames, ((0, 0), (0, -frames.shape[1] % 4)))
         self.inputs = padded.view("<u4").tolist()
 
-    async def run(self) -> list[dict[str, Any]]:
-        """The results of all frames, as in the result file."""
-        await self._load()
+    async def run(self) -> dict[str, Any]:
+        """What the result file has: ``frames``, the results of all of them; and ``startup``, names
+        of the state and the error that came of the flash, if the host has waited for that."""
+        await self.bus.idle(self.job.idle)
+        startup = await self._startup() if self.job.startup else None
+        if startup is None or startup[0] != State.READY.name:
+            await self._load()
         late = self.job.late_input
         results: list[dict[str, Any]] = []
         sent = 0
@@ -148,7 +157,12 @@ class Session:
             await self._send(Register.STREAM, stream[first:])
             await self._finished(State.DONE, f"Frame {number}")
             results.append(await self._result())
-        return results
+        return {"startup": startup, "frames": results}
+
+    async def _startup(self) -> tuple[str, str]:
+        await self._interrupt()
+        state = State(await self.bus.read(Register.STATUS))
+        return state.name, ErrorCode(await self.bus.read(Register.ERROR)).name
 
     async def _load(self) -> None:
         bus = self.bus
@@ -183,13 +197,16 @@ class Session:
 
     async def _finished(self, expected: Any, subject: str) -> None:
         await self.bus.idle(4)  # the state follows the command
-        if not self.dut.interrupt.value:
-            await RisingEdge(self.dut.interrupt)
-            await FallingEdge(self.dut.clk)
+        await self._interrupt()
         state = State(await self.bus.read(Register.STATUS))
         if state is not expected:
             error = ErrorCode(await self.bus.read(Register.ERROR))
             raise RuntimeError(f"{subject} ended in state {state.name} with error {error.name}")
+
+    async def _interrupt(self) -> None:
+        if not self.dut.interrupt.value:
+            await RisingEdge(self.dut.interrupt)
+            await FallingEdge(self.dut.clk)
 
     async def _result(self) -> dict[str, Any]:
         logits = [await self._signed(Register.LOGITS + i) for i in range(self.job.classes)]

@@ -2,7 +2,8 @@
 //
 // The bus and the interrupt are the bench's; +trace=PATH names the trace file, in the format of
 // isa/trace.py. Macros give the widths: POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS, WORD_BITS;
-// and CORE_PS, the period of the clock. With MEMORY_PS, the period of the memory's, there is an SDRAM.
+// and CORE_PS, the period of the clock. With MEMORY_PS, the period of the memory's, there is an SDRAM,
+// and a flash.
 `timescale 1ns / 1ps
 
 module core_harness (
@@ -52,6 +53,17 @@ module core_harness (
         .address(pads[31:19]), .dqm(pads[18:17]), .dq_in(pads[16:1]), .dq_drive(pads[0]),
         .dq_out(dq_from_chip), .violated(violated)
     );
+    wire sck, cs, copi, from_flash, flash_violated;
+    reg [2:0] flash_pads = 0;
+    reg cipo = 0;
+    always @(posedge clk) begin
+        flash_pads <= {sck, cs, copi};
+        cipo <= from_flash;
+    end
+    flash flash_chip (
+        .sck(flash_pads[2]), .cs(flash_pads[1]), .copi(flash_pads[0]), .cipo(from_flash),
+        .violated(flash_violated)
+    );
 `endif
 
     accelerator dut (
@@ -75,6 +87,10 @@ module core_harness (
         .pins__dq_out(dq_out),
         .pins__dq_drive(dq_drive),
         .pins__dq_in(dq_in),
+        .flash__sck(sck),
+        .flash__cs(cs),
+        .flash__copi(copi),
+        .flash__cipo(cipo),
 `endif
         .trace__write_residual(write_residual),
         .trace__residual_address(residual_address),

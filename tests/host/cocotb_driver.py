@@ -12,12 +12,14 @@ import cocotb
 import numpy as np
 from cocotb.task import bridge, resume
 from cocotb.triggers import FallingEdge, with_timeout
+from cocotb.utils import get_sim_time
 
 from host.device import Device, DeviceError
 from isa.geometry import TINY
 from isa.image import HEADER_WORDS, parse
 from isa.registers import Register, Source
 from sim.session import Bus
+from tests.geometries import TINY_SDRAM
 
 
 class BusTransport:
@@ -26,6 +28,7 @@ class BusTransport:
     def __init__(self, dut):
         self._dut = dut
         self._bus = Bus(dut, iter(lambda: False, None))
+        self.image_words = 0  # written so far
         self.spoil = None  # called with (address, words), may change what is written
 
     @resume
@@ -36,6 +39,7 @@ class BusTransport:
     async def write(self, address, words):
         if self.spoil is not None:
             words = self.spoil(address, words)
+        self.image_words += len(words) if address >= Register.IMAGE else 0
         step = 0 if address in (Register.INPUT, Register.STREAM) else 1
         for offset, word in enumerate(words):
             await self._bus.write(address + step * offset, word)
@@ -105,10 +109,36 @@ def use(dut, report):
     report["link"] = [frame(device, index) for index in (2, 0)]
 
 
-@cocotb.test()
-async def driver(dut):
+def use_with_flash(dut, report):
+    """A program that is there as soon as the power is, and knows nothing of the flash."""
+    image = parse(Path(os.environ["DRIVER_IMAGE"]).read_bytes(), TINY_SDRAM)
+    frame = np.load(os.environ["DRIVER_FRAMES"])[0]
+    transport = BusTransport(dut)
+    device = Device(
+        transport,
+        expected=TINY_SDRAM,
+        source=Source.SDRAM,
+        clock=lambda: get_sim_time("sec"),
+        sleep=transport.wait,
+    )
+    device.load_image(image)
+    report["sent"] = transport.image_words
+    report["logits"] = device.classify(frame).logits
+
+
+async def run(dut, program):
     report = {}
     await FallingEdge(dut.rst)
     await FallingEdge(dut.clk)
-    await with_timeout(cocotb.start_soon(bridge(use)(dut, report)), 20_000_000, "ns")
+    await with_timeout(cocotb.start_soon(bridge(program)(dut, report)), 20_000_000, "ns")
     Path(os.environ["DRIVER_REPORT"]).write_text(json.dumps(report))
+
+
+@cocotb.test()
+async def driver(dut):
+    await run(dut, use)
+
+
+@cocotb.test()
+async def driver_with_flash(dut):
+    await run(dut, use_with_flash)

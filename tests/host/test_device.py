@@ -170,11 +170,13 @@ class WithMemory(Faulty):
         return super().read(address, count)
 
 
-def test_an_sdram_that_is_still_being_tested_is_waited_for():
+def test_an_sdram_that_is_still_being_tested_or_filled_is_waited_for():
     waited = []
-    transport = WithMemory({"present": 1}, {"present": 1}, {"present": 1, "ready": 1})
+    testing = {"present": 1, "copying": 1}
+    copying = testing | {"ready": 1}
+    transport = WithMemory(testing, testing, copying, copying, {"present": 1, "ready": 1})
     device = loaded(transport, source=Source.SDRAM, sleep=waited.append)
-    assert len(waited) == 2
+    assert len(waited) == 4
     check(FRAMES[0], device.classify(FRAMES[0]))
 
 
@@ -195,10 +197,11 @@ def test_without_a_good_sdram_nothing_is_loaded(memory, message):
     assert transport.log == []
 
 
-def test_an_sdram_that_never_gets_ready_is_not_waited_for_forever():
+@pytest.mark.parametrize(("ready", "done"), [(0, "tested its SDRAM"), (1, "copied its flash")])
+def test_an_sdram_that_never_gets_ready_is_not_waited_for_forever(ready, done):
     time = iter(range(100))
-    transport = WithMemory(*[{"present": 1}] * 100)
-    with pytest.raises(DeviceError, match=r"must have tested its SDRAM within 5 s of its start"):
+    transport = WithMemory(*[{"present": 1, "ready": ready, "copying": 1}] * 100)
+    with pytest.raises(DeviceError, match=f"must have {done} within 10 s of its start"):
         loaded(transport, source=Source.SDRAM, clock=lambda: next(time), sleep=lambda _: None)
 
 

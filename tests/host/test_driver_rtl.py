@@ -7,35 +7,44 @@ import pytest
 
 from compiler.pipeline import compile_tensors
 from host.device import EXPLANATIONS
+from isa.flash import combine
 from isa.geometry import TINY
 from isa.registers import ErrorCode
 from sim.golden import Golden
 from sim.runner import core_build
+from tests.geometries import TINY_SDRAM
 from tests.networks import random_checkpoint, random_frames, small_network
 
 NETWORK = small_network("plain")
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("driver")
-    image = compile_tensors(*random_checkpoint(NETWORK), TINY).image
-    frames = random_frames(NETWORK, 3)
+def run(folder, geometry, test, frames, flash=None):
+    """What the driver's bench reports, and the logits that are right; `flash`: of the image."""
+    image = compile_tensors(*random_checkpoint(NETWORK), geometry).image
     (folder / "net.img").write_bytes(image.to_bytes())
     np.save(folder / "frames.npy", frames)
-    core_build(TINY, "verilator").run(
+    if flash is not None:
+        (folder / "flash.bin").write_bytes(combine(b"", flash(image.to_bytes())))
+    core_build(geometry, "verilator").run(
         "tests.host.cocotb_driver",
+        testcase=test,
         results=folder,
         env={
             "DRIVER_IMAGE": str(folder / "net.img"),
             "DRIVER_FRAMES": str(folder / "frames.npy"),
             "DRIVER_REPORT": str(folder / "report.json"),
         },
+        plusargs=[] if flash is None else [f"+flash={folder / 'flash.bin'}"],
         timeout_s=300,
     )
     found = json.loads((folder / "report.json").read_text())
-    found["expected"] = Golden(TINY, image).run_batch(frames).tolist()
-    return found
+    found["expected"] = Golden(geometry, image).run_batch(frames).tolist()
+    return found, image
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("driver"), TINY, "driver", random_frames(NETWORK, 3))[0]
 
 
 def check(found, logits):
@@ -69,3 +78,13 @@ def test_a_damaged_image_is_refused(report):
 def test_the_link_as_source(report):
     check(report["link"][0], report["expected"][2])
     check(report["link"][1], report["expected"][0])
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["good", "damaged"])
+def test_an_image_in_the_flash_is_sent_only_if_it_is_not_good(tmp_path, damaged):
+    def flash(raw):
+        return raw[:200] + bytes([raw[200] ^ damaged]) + raw[201:]
+
+    found, image = run(tmp_path, TINY_SDRAM, "driver_with_flash", random_frames(NETWORK, 1), flash)
+    assert found["sent"] == (len(image.words) if damaged else 0)
+    assert [found["logits"]] == found["expected"]

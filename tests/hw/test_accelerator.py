@@ -20,6 +20,9 @@ def test_the_memory_has_a_clock_if_there_is_one(geometry, clock, message):
     assert str(caught.value) == f"Accelerator memory_mhz must be {message}"
 
 
-def test_an_sdram_has_pins():
-    assert "pins" in Accelerator(geometry=TINY_SDRAM, memory_mhz=100.0).signature.members
-    assert "pins" not in Accelerator(geometry=TINY).signature.members
+def test_an_sdram_and_its_flash_have_pins():
+    with_memory = Accelerator(geometry=TINY_SDRAM, memory_mhz=100.0).signature.members
+    without = Accelerator(geometry=TINY).signature.members
+    for name in ("pins", "flash"):
+        assert name in with_memory
+        assert name not in without

@@ -415,6 +415,63 @@ def test_an_image_in_sdram_needs_a_good_memory(memory, code):
     simulate(dut, bench)
 
 
+def test_an_image_from_the_flash_is_checked():
+    dut = control(geometry=TINY_SDRAM)
+    checks = 0
+
+    async def count(ctx):
+        nonlocal checks
+        async for _, _, check in ctx.tick().sample(dut.check):
+            checks += check
+
+    async def bench(ctx):
+        await pulse(ctx, dut.copied)
+        assert ctx.get(dut.source) == Source.SDRAM
+        assert await state(ctx, dut.bus) == State.CHECKING
+        await pulse(ctx, dut.checked)
+        assert await state(ctx, dut.bus) == State.READY
+        assert checks == 1
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(count, background=True)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize(
+    ("address", "claims"),
+    [
+        (Register.SOURCE, True),
+        (Register.CONTROL, True),
+        (Register.IMAGE + 5, True),
+        (Register.WATCHDOG, False),
+        (Register.INPUT, False),
+        (Register.STREAM, False),
+    ],
+)
+def test_the_hosts_word_is_before_the_flashs(address, claims):
+    """An image that comes in the very cycle in which the host takes over is not checked."""
+    dut = control(geometry=TINY_SDRAM)
+
+    async def bench(ctx):
+        ctx.set(dut.bus.valid, 1)
+        ctx.set(dut.bus.write, 1)
+        ctx.set(dut.bus.address, address)
+        ctx.set(dut.bus.write_data, 0x100)
+        while not ctx.get(dut.bus.ack):
+            await ctx.tick()
+        assert ctx.get(dut.claim) == claims
+        await pulse(ctx, dut.copied)
+        ctx.set(dut.bus.valid, 0)
+        assert not ctx.get(dut.claim)
+        await ctx.tick()
+        assert await state(ctx, dut.bus) == (State.IDLE if claims else State.CHECKING)
+        assert ctx.get(dut.source) == (Source.RAM if claims else Source.SDRAM)
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("address", [Register.IMAGE + 3, Register.SOURCE])
 @pytest.mark.parametrize("done", [False, True], ids=["ready", "done"])
 def test_a_changed_image_must_be_checked_again(address, done):

@@ -21,7 +21,7 @@ def test_all_pins_and_clocks_are_constrained():
     assert "EHXPLLL" in sources.rtlil
 
 
-def test_an_sdram_has_pins_and_a_clock_of_its_own():
+def test_an_sdram_and_a_flash_have_pins_and_a_clock_of_its_own():
     board = dataclasses.replace(get_board("ulx3s-85f"), clock_mhz=50.0)
     sources = prepare(Top(board=board, geometry=TINY_SDRAM), board)
     used = [line.split('"')[1] for line in sources.lpf.splitlines() if "IOBUF PORT" in line]
@@ -30,8 +30,12 @@ def test_an_sdram_has_pins_and_a_clock_of_its_own():
     assert len([port for port in used if port.startswith("sdram_0__")]) == 39
     assert 'FREQUENCY NET "clocks.clk_sync" 50000000.0 HZ;' in sources.lpf
     assert f'FREQUENCY NET "clocks.clk_memory" {board.clocks.memory_mhz * 1e6} HZ;' in sources.lpf
+    assert len([port for port in used if port.startswith("spi_flash_0__")]) == 5
+    assert sources.rtlil.count("cell \\USRMCLK ") == 1
     assert "image_ram" not in sources.rtlil
-    assert "image_ram_0" in prepare(Top(board=board, geometry=TINY), board).rtlil
+    without = prepare(Top(board=board, geometry=TINY), board)
+    assert "image_ram_0" in without.rtlil
+    assert "USRMCLK" not in without.rtlil
 
 
 def test_a_board_without_an_sdram_is_refused():

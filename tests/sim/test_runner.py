@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from compiler.pipeline import compile_tensors
+from isa.flash import combine
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
-from isa.image import Packet, PacketType, build
+from isa.image import HEADER_WORDS, Packet, PacketType, build, words_to_bytes
 from isa.layer import LayerKind
-from isa.registers import NO_CLASS, Source
+from isa.registers import NO_CLASS, ErrorCode, Source, State
 from sim.golden import Golden, GoldenError
-from sim.runner import Stalls, collect, simulate, top_classes
+from sim.runner import Flash, Stalls, collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.trace import record_of
@@ -177,6 +178,48 @@ def test_an_sdram_serves_images_of_other_sources():
     both = dataclasses.replace(TINY_SDRAM, image_words=8192)
     for source in Source:
         run(both, network, source=source)
+
+
+# --- an image in the flash ---------------------------------------------------------------------
+
+
+def flash_of(image, words=None):
+    return combine(b"a bitstream", words_to_bytes(image.words if words is None else words))
+
+
+def test_an_image_in_the_flash_is_ready_without_a_host():
+    network = small_network("plain")
+    image = compiled(network, TINY_SDRAM)
+    result = run(TINY_SDRAM, network, flash=Flash(flash_of(image)))
+    assert result.startup == (State.READY, ErrorCode.NONE)
+
+
+def flipped(words, position, bit=7):
+    return [word ^ (place == position) << bit for place, word in enumerate(words)]
+
+
+@pytest.mark.parametrize("code", ["HEADER_CRC", "FOREIGN_GEOMETRY", "PACKET", "FRAME_CRC"])
+def test_a_bad_image_in_the_flash_is_an_error_and_the_next_frame_works(code):
+    """The host then loads a good one."""
+    network = small_network("plain")
+    words = compiled(network, TINY_SDRAM).words
+    flash = {
+        "HEADER_CRC": flipped(words, 3, bit=1),  # the length
+        "FOREIGN_GEOMETRY": compiled(network, TINY).words,
+        "PACKET": flipped(words, HEADER_WORDS),
+        "FRAME_CRC": flipped(words, len(words) - 5),
+    }[code]
+    result = run(TINY_SDRAM, network, flash=Flash(flash_of(None, flash)))
+    assert result.startup == (State.ERROR, ErrorCode[code])
+
+
+@pytest.mark.parametrize("host_after", [10_000, 30_000])
+def test_a_host_need_not_wait_for_the_flash(host_after):
+    """It loads another image, before the copy has begun or while it goes on."""
+    other = compiled(small_network("odd-channels"), TINY_SDRAM)
+    assert 64 * len(other.words) > 20_000  # cycles; the SDRAM's time to power up is as long
+    result = run(TINY_SDRAM, small_network("plain"), flash=Flash(flash_of(other), host_after))
+    assert result.startup is None
 
 
 def test_icarus_agrees_to_the_cycle():
