@@ -114,7 +114,7 @@ class Trainer:
         self.random, self.interrupts = torch.Generator(), Interrupts()
         self.phases = phases(self.recipe)
         path = self.recipe.teacher
-        teacher = None if path is None else load_teacher(Path(path), network)
+        teacher = None if path is None else load_teacher(path, network)
         self.objective = Objective(self.recipe, teacher).to(self.device)
         self.at = Progress(phase=0 if first is None else 1)
         self._begin(None if first is None else load_first(first, network))

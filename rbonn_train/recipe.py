@@ -57,11 +57,12 @@ class Recipe:
     ``crop``: the smallest share of an image that a random crop takes, 1 for none; ``lighting``: the
     deviation of random colours, in those of ImageNet's pixels. Both need images in files.
 
-    ``teacher``: a checkpoint, or what method ``real`` wrote; the loss is then ``teacher_weight``
-    times the cross-entropy with its distribution at ``temperature``, plus the rest times that with
-    the labels. ``precision``: of forward and backward pass (``bfloat16``: autocast, but in the
-    last epochs, whose rounding needs float32); ``clip``: the largest norm of the gradient, 0 for
-    none; ``ema``: decay of the average of the weights that is tested and written, 0 for none.
+    ``teacher``: a checkpoint, what method ``real`` wrote, or a name of ``OUTSIDE``; the loss is
+    then ``teacher_weight`` times the cross-entropy with its distribution at ``temperature``, plus
+    the rest times that with the labels. ``precision``: of forward and backward pass (``bfloat16``:
+    autocast, but in the last epochs, whose rounding needs float32); ``clip``: the largest norm of
+    the gradient, 0 for none; ``ema``: decay of the average of the weights that is tested and
+    written, 0 for none.
     """
 
     binary_activations: Step

@@ -2,11 +2,12 @@
 
 A teacher is a checkpoint of ours, or a network without anything binary, which method ``real``
 trains and writes as NAME.real.safetensors: the same tensors but for alpha, its network in the
-metadata.
+metadata. Or, for ImageNet, one that others trained (:mod:`rbonn_train.outside`).
 """
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from isa.checkpoint import CheckpointError, write_atomically
 from isa.network import Network, NetworkError, network_from_dict
 from rbonn_train.checkpoint import load_model, read_checkpoint
 from rbonn_train.network import BinaryNetwork
+from rbonn_train.outside import CHANNELS, CLASSES, OUTSIDE
 from rbonn_train.recipe import Recipe
 
 REAL_KEY = "rbonn-real"
@@ -31,11 +33,17 @@ def save_real(path: Path, model: BinaryNetwork) -> None:
     write_atomically(path, save(tensors, metadata))
 
 
-def load_teacher(path: Path, student: Network) -> BinaryNetwork:
-    """The network in a file, in evaluation mode, without gradients. Raises CheckpointError, also
-    where its images or classes are not the student's."""
+def load_teacher(name: str, student: Network) -> nn.Module:
+    """The network in the file ``name``, or of that name in OUTSIDE, in evaluation mode, without
+    gradients. Raises CheckpointError, also where its images or classes are not the student's."""
+    if name in OUTSIDE:
+        wanted = {"input_channels": CHANNELS, "classes": CLASSES}
+        _check_fits(name, student, wanted)
+        return OUTSIDE[name]().eval().requires_grad_(False)
+    path = Path(name)
     if not path.is_file():
-        raise CheckpointError(f"Teacher must be an existing file, not {path}")
+        known = ", ".join(OUTSIDE)
+        raise CheckpointError(f"Teacher must be an existing file, or one of {known}, not {path}")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(REAL_KEY)
@@ -49,11 +57,15 @@ def load_teacher(path: Path, student: Network) -> BinaryNetwork:
         raise
     except (SafetensorError, NetworkError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"Teacher {path} must be a network of ours: {error}") from error
-    for name in ("input_size", "input_channels", "classes"):
-        own, other = getattr(student, name), getattr(model.network, name)
-        if own != other:
-            raise CheckpointError(f"Teacher {path} must have {name} {own}, not {other}")
+    keys = ("input_size", "input_channels", "classes")
+    _check_fits(name, student, {key: getattr(model.network, key) for key in keys})
     return model.eval().requires_grad_(False)
+
+
+def _check_fits(name: str, student: Network, teacher: Mapping[str, object]) -> None:
+    for key, other in teacher.items():
+        if (own := getattr(student, key)) != other:
+            raise CheckpointError(f"Teacher {name} must have {key} {own}, not {other}")
 
 
 class Objective(nn.Module):
@@ -64,7 +76,7 @@ class Objective(nn.Module):
     its gradient (Hinton et al., arXiv 1503.02531).
     """
 
-    def __init__(self, recipe: Recipe, teacher: BinaryNetwork | None) -> None:
+    def __init__(self, recipe: Recipe, teacher: nn.Module | None) -> None:
         super().__init__()
         self.recipe, self.teacher = recipe, teacher
 
