@@ -61,7 +61,7 @@ class Array(wiring.Component):
         m*W.. of the set, W the bits of one lane's weights. Taken while the shadow set is not full,
         that is from the cycle after the swap on.
     loaded : Out(1)
-        Pulses with the last word of a set. The swap may come in the same cycle or any later one.
+        Pulses with the last word of a set. The swap may come in the next cycle or any later one.
     step : In(step_layout)
         One operand. ``swap`` only after ``loaded``. A pixel may come in consecutive cycles.
     written, written_pixel : Out
@@ -116,13 +116,16 @@ class Array(wiring.Component):
             self.load.ready.eq(~full),
             self.loaded.eq(self.load.valid & ~full & (word == self.set_words - 1)),
         ]
+        # A register on the long way from the ring's memory to all lanes.
+        arrived = Signal(self._port_bits)
+        place = Signal(self.set_words)
+        m.d.sync += [arrived.eq(self.load.payload), place.eq(0)]
         with m.If(self.load.valid & ~full):
-            m.d.sync += word.eq(word + 1)
-            with m.Switch(word):
-                for index in range(self.set_words):
-                    with m.Case(index):
-                        part = shadow.word_select(index, self._port_bits)
-                        m.d.sync += part.eq(self.load.payload)
+            m.d.sync += [word.eq(word + 1), place.eq(1 << word)]
+        for index in range(self.set_words):
+            with m.If(place[index]):
+                part = shadow.word_select(index, self._port_bits)
+                m.d.sync += part.eq(arrived)
         with m.If(self.loaded):
             m.d.sync += [word.eq(0), full.eq(1)]
         with m.If(swap):

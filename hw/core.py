@@ -20,6 +20,9 @@ from isa.fixed import LOGIT_BITS, RESIDUAL_BITS
 from isa.geometry import Geometry
 from isa.layer import ADDRESS_BITS, CHANNEL, LAYER, SIZE_BITS, LayerKind
 
+#: The residual map's address comes from three units, and goes to a hundred memories.
+RESIDUAL_LATENCY = READ_LATENCY + 1
+
 
 def trace_signature(geometry: Geometry) -> wiring.Signature:
     """Every write to a map, to compare with the golden model. Only a simulation connects it."""
@@ -176,8 +179,11 @@ class Core(wiring.Component):
         # --- operands: address -> map -> array ---------------------------------------------------
         step = later(steps.step, READ_LATENCY, "step")
         step_valid = later(steps.step_valid, READ_LATENCY, "step_valid")
-        to_mac = later(step, MacOperand.LATENCY, "mac_step")
-        to_mac_valid = later(step_valid & ~binary, MacOperand.LATENCY, "mac_step_valid")
+        # Residuals come last; bytes and features wait for them.
+        wait = RESIDUAL_LATENCY - READ_LATENCY
+        at_operand = later(step, wait, "operand_step")
+        to_mac = later(at_operand, MacOperand.LATENCY, "mac_step")
+        to_mac_valid = later(step_valid & ~binary, wait + MacOperand.LATENCY, "mac_step_valid")
         m.d.comb += [
             bit_maps.read_address.eq(steps.step.address),
             input_ring.read_address.eq(steps.step.address),
@@ -193,10 +199,10 @@ class Core(wiring.Component):
             features.read_address.eq(steps.step.address),
             mac_operand.kind.eq(layer.kind),
             mac_operand.border.eq(layer.border),
-            mac_operand.step.eq(step),
-            mac_operand.bytes.eq(input_ring.read_data),
+            mac_operand.step.eq(at_operand),
+            mac_operand.bytes.eq(later(input_ring.read_data, wait, "bytes")),
             mac_operand.residual.eq(residual_map.read_data),
-            mac_operand.feature.eq(features.read_data),
+            mac_operand.feature.eq(later(features.read_data, wait, "feature")),
         ]
         for array, valid, at, operand, masked in (
             (xnor, step_valid & binary, step, bit_maps.read_data, ~step.inside[0]),
@@ -215,7 +221,7 @@ class Core(wiring.Component):
 
         # --- results: output RAM -> post-process -> max-pool -------------------------------------
         # The residual and the accumulators of a word meet at the post-process.
-        read_latency = max(READ_LATENCY, xnor.READ_LATENCY)
+        read_latency = max(RESIDUAL_LATENCY, xnor.READ_LATENCY)
         acc = Mux(binary, xnor.data, mac.data)
         m.d.comb += [
             drain.written.eq(xnor.written | mac.written),
@@ -232,7 +238,7 @@ class Core(wiring.Component):
             post.input.group.eq(later(drain.group, read_latency, "post_group")),
             post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc")),
             post.input.residual.eq(
-                later(residual_map.read_data, read_latency - READ_LATENCY, "shortcut")
+                later(residual_map.read_data, read_latency - RESIDUAL_LATENCY, "shortcut")
             ),
             post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
         ]
@@ -259,9 +265,9 @@ class Core(wiring.Component):
 
         # --- averages ----------------------------------------------------------------------------
         m.d.comb += [
-            average.input.valid.eq(later(reducer.read, READ_LATENCY, "average_valid")),
-            average.input.first.eq(later(reducer.first, READ_LATENCY, "average_first")),
-            average.input.last.eq(later(reducer.last, READ_LATENCY, "average_last")),
+            average.input.valid.eq(later(reducer.read, RESIDUAL_LATENCY, "average_valid")),
+            average.input.first.eq(later(reducer.first, RESIDUAL_LATENCY, "average_first")),
+            average.input.last.eq(later(reducer.last, RESIDUAL_LATENCY, "average_last")),
             average.input.data.eq(residual_map.read_data),
             average.shift.eq(Mux(is_kind[LayerKind.POOL], 2, layer.a)),
         ]
@@ -274,11 +280,11 @@ class Core(wiring.Component):
         with m.Else():
             m.d.comb += writer.input.eq(max_pool.output)
         with m.If(is_kind[LayerKind.POINTWISE]):
-            m.d.comb += residual_map.read_address.eq(steps.step.address)
+            m.d.sync += residual_map.read_address.eq(steps.step.address)
         with m.Elif(reduction):
-            m.d.comb += residual_map.read_address.eq(reducer.address)
+            m.d.sync += residual_map.read_address.eq(reducer.address)
         with m.Else():
-            m.d.comb += residual_map.read_address.eq(drain.address)
+            m.d.sync += residual_map.read_address.eq(drain.address)
         # The logits leave the post-process beside the residuals; the max-pool lets those through.
         logits = later(post.output.logits, max_pool.latency, "logits")
         m.d.comb += [

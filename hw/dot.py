@@ -11,6 +11,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_positive
+from hw.multiplier import Multiplier
 from isa.fixed import FEATURE_BITS, WEIGHT_BITS
 
 #: A 7:3 compressor is four full adders: the largest that wastes no carry.
@@ -128,8 +129,8 @@ class XnorDot(wiring.Component):
 class MacDot(wiring.Component):
     """Sum of products, ``sum(operand[t] * weights[t])``, exact.
 
-    Its inputs should come from registers and feed nothing else: a product takes a DSP multiplier
-    and most of a cycle, and ends in a register.
+    A product takes a multiplier with registers before and behind it; a tree of adders, at least one
+    register deep, sums them.
 
     Members
     -------
@@ -143,7 +144,8 @@ class MacDot(wiring.Component):
         check_positive("MacDot", taps=taps, operand_bits=operand_bits)
         self.taps = taps
         levels = (taps - 1).bit_length()
-        self.latency = 1 + levels
+        self.latency = Multiplier.LATENCY + max(levels, 1)
+        self._products = [Multiplier(a_bits=operand_bits, b_bits=WEIGHT_BITS) for _ in range(taps)]
         super().__init__(
             {
                 "operand": In(data.ArrayLayout(signed(operand_bits), taps)),
@@ -155,19 +157,25 @@ class MacDot(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        values = [self.operand[t] * self.weights[t] for t in range(self.taps)]
-        for stage in range(self.latency):
-            registers = []
-            for index, value in enumerate(values):
-                target = Signal(value.shape(), name=f"sum_{stage}_{index}")
+        values = []
+        for tap, multiplier in enumerate(self._products):
+            m.submodules[f"product_{tap}"] = multiplier
+            m.d.comb += [
+                multiplier.a.eq(self.operand[tap]),
+                multiplier.b.eq(self.weights[tap]),
+            ]
+            values.append(multiplier.product)
+        for stage in range(Multiplier.LATENCY, self.latency):
+            sums = [sum(values[i + 1 : i + 2], values[i]) for i in range(0, len(values), 2)]
+            values = [
+                Signal(value.shape(), name=f"sum_{stage}_{index}")
+                for index, value in enumerate(sums)
+            ]
+            for target, value in zip(values, sums, strict=True):
                 m.d.sync += target.eq(value)
                 if stage == self.latency - 1:
                     with m.If(self.clear):
                         m.d.sync += target.eq(0)
-                registers.append(target)
-            values = [
-                sum(registers[i + 1 : i + 2], registers[i]) for i in range(0, len(registers), 2)
-            ]
         m.d.comb += self.sum.eq(values[0])
         return m
 

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_multiple, check_positive
 from hw.arithmetic import rounded, saturated, with_half
+from hw.multiplier import Multiplier
 from isa import fixed
 from isa.fixed import (
     ACC18_BITS,
@@ -138,8 +139,8 @@ class PostLane(wiring.Component):
     after ``acc`` and ``residual``. ``a``, ``s``, ``k`` and ``shortcut`` are constant.
     """
 
-    LATENCY = 13
-    USED_AT = {"m": 4, "n": 4, "slope": 9, "bias2": 11, "threshold": 12}
+    LATENCY = 15
+    USED_AT = {"m": 4, "n": 5, "slope": 10, "bias2": 13, "threshold": 14}
 
     acc: In(signed(ACC_BITS))
     residual: In(signed(RESIDUAL_BITS))
@@ -165,6 +166,12 @@ class PostLane(wiring.Component):
             cycles[name] = cycle
             return target
 
+        def multiply(name, a, b):
+            """Two cycles."""
+            m.submodules[name] = unit = Multiplier(a_bits=len(a), b_bits=len(b))
+            m.d.comb += [unit.a.eq(a), unit.b.eq(b)]
+            return unit.product
+
         def coarse(shift):
             return Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
 
@@ -179,22 +186,25 @@ class PostLane(wiring.Component):
         acc = register("acc_fine", acc >> fine(self.a), 3)
         residual = register("residual_fine", residual << fine(self.k), 3, SUM_BITS)
         acc18 = register("acc18", rounded(acc, ACC18_BITS), 4)
-        residual = register("residual_aligned", residual, 4)
+        for cycle in (4, 5):
+            residual = register(f"residual_{cycle}", residual, cycle)
         # t = saturated round((m * acc18 + n + shortcut) >> s)
-        product = register("product", params.m * acc18, 5)
-        offset = register("offset", params.n + residual, 5, SUM_BITS)
-        total = register("total", product + offset, 6, SUM_BITS)
-        total = register("total_coarse", with_half(total) >> coarse(self.s), 7)
-        total = register("total_fine", total >> fine(self.s), 8)
-        t = register("t", rounded(total, T_BITS), 9)
-        logit = register("logit_9", rounded(total, LOGIT_BITS), 9)
+        product = multiply("product", params.m, acc18)
+        offset = register("offset", params.n + residual, 6, SUM_BITS)
+        total = register("total", product + offset, 7, SUM_BITS)
+        total = register("total_coarse", with_half(total) >> coarse(self.s), 8)
+        total = register("total_fine", total >> fine(self.s), 9)
+        t = register("t", rounded(total, T_BITS), 10)
+        logit = register("logit_10", rounded(total, LOGIT_BITS), 10)
         # y = PReLU(t) + bias2
-        sloped = register("sloped", t * params.slope, 10)
-        positive = register("t_10", t, 10)
+        sloped = multiply("sloped", params.slope, t)
+        positive = t
+        for cycle in (11, 12):
+            positive = register(f"t_{cycle}", positive, cycle)
         negative = rounded(sloped[SLOPE_FRACTION - 1 :].as_signed(), T_BITS)
-        active = register("active", Mux(positive[-1], negative, positive), 11)
-        y = register("y", saturated(active + params.bias2, T_BITS), 12)
-        for cycle in range(10, self.LATENCY):
+        active = register("active", Mux(positive[-1], negative, positive), 13)
+        y = register("y", saturated(active + params.bias2, T_BITS), 14)
+        for cycle in range(11, self.LATENCY):
             logit = register(f"logit_{cycle}", logit, cycle)
         m.d.sync += [
             self.new_residual.eq(rounded(y[GUARD_BITS - 1 :].as_signed(), RESIDUAL_BITS)),

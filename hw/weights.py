@@ -15,7 +15,8 @@ class WeightRing(wiring.Component):
     ``blocks`` times in a row. In the last round every word is freed as it is read, so that the
     loader can already fill in what follows. A word that has not arrived yet is waited for.
 
-    One word a cycle; the first follows ``start`` by two cycles if it is there.
+    One word a cycle; the first follows ``start`` by two cycles if it is there. ``words``,
+    ``blocks`` and ``tiles`` are stable from the cycle before ``start`` to the layer's end.
     """
 
     def __init__(self, *, port_bits: int, depth: int):
@@ -59,15 +60,16 @@ class WeightRing(wiring.Component):
 
         active = Signal()
         tail, address = Signal(range(depth)), Signal(range(depth))
-        offset = Signal(range(depth + 1))  # words of this round already read, but for freed ones
-        left = Signal(range(depth + 1))  # words of this round, less one
+        ahead = Signal(range(depth + 1))  # written words from `address` on
+        left = Signal(range(depth + 1))  # words of this round behind the next one
         blocks_left, tiles_left = Signal(14), Signal(9)  # both less one
-        last_round = Signal()
+        # Registers in place of comparisons, which would all stand in the way of `fetch`.
+        last_word, last_round, one_word, one_block = (Signal() for _ in range(4))
         valid = Signal()
         fetch = Signal()
+        m.d.sync += [one_word.eq(self.words == 1), one_block.eq(self.blocks == 1)]
         m.d.comb += [
-            last_round.eq(blocks_left == 0),
-            fetch.eq(active & (offset < count) & (~valid | self.read.ready)),
+            fetch.eq(active & (ahead != 0) & (~valid | self.read.ready)),
             free.eq(fetch & last_round),
             read_port.addr.eq(address),
             read_port.en.eq(~valid | self.read.ready),
@@ -76,31 +78,41 @@ class WeightRing(wiring.Component):
         ]
         with m.If(~valid | self.read.ready):
             m.d.sync += valid.eq(fetch)
+        m.d.sync += ahead.eq(ahead + push - fetch)
         with m.If(fetch):
-            m.d.sync += [address.eq(next_address(address)), left.eq(left - 1)]
+            m.d.sync += [
+                address.eq(next_address(address)),
+                left.eq(left - 1),
+                last_word.eq(left == 1),
+            ]
             with m.If(last_round):
                 m.d.sync += tail.eq(next_address(tail))
-            with m.Else():
-                m.d.sync += offset.eq(offset + 1)
-            with m.If(left == 0):
-                m.d.sync += left.eq(self.words - 1)
+            with m.If(last_word):
+                m.d.sync += [left.eq(self.words - 1), last_word.eq(one_word)]
                 with m.If(last_round):
-                    m.d.sync += [blocks_left.eq(self.blocks - 1), tiles_left.eq(tiles_left - 1)]
+                    m.d.sync += [
+                        blocks_left.eq(self.blocks - 1),
+                        last_round.eq(one_block),
+                        tiles_left.eq(tiles_left - 1),
+                    ]
                     with m.If(tiles_left == 0):
                         m.d.sync += active.eq(0)
                 with m.Else():
                     m.d.sync += [
                         blocks_left.eq(blocks_left - 1),
+                        last_round.eq(blocks_left == 1),
                         address.eq(tail),
-                        offset.eq(0),
+                        ahead.eq(count + push),
                     ]
         with m.If(self.start):
             m.d.sync += [
                 active.eq(1),
-                offset.eq(0),
                 left.eq(self.words - 1),
+                last_word.eq(one_word),
                 blocks_left.eq(self.blocks - 1),
+                last_round.eq(one_block),
                 tiles_left.eq(self.tiles - 1),
                 address.eq(tail),
+                ahead.eq(count + push),
             ]
         return m

@@ -6,6 +6,16 @@ from hw.weights import WeightRing
 from sim.bench import receive, send, simulate
 
 
+async def start(ctx, dut, *, words, blocks, tiles):
+    ctx.set(dut.words, words)
+    ctx.set(dut.blocks, blocks)
+    ctx.set(dut.tiles, tiles)
+    await ctx.tick()
+    ctx.set(dut.start, 1)
+    await ctx.tick()
+    ctx.set(dut.start, 0)
+
+
 @pytest.mark.parametrize("stalls", ["none", "light", "heavy"])
 @pytest.mark.parametrize("depth", [12, 16])
 def test_replays_every_tile_for_every_block(depth, stalls):
@@ -24,12 +34,7 @@ def test_replays_every_tile_for_every_block(depth, stalls):
     async def read(ctx):
         left = list(expected)
         for words, blocks, tiles in layers:
-            ctx.set(dut.words, words)
-            ctx.set(dut.blocks, blocks)
-            ctx.set(dut.tiles, tiles)
-            ctx.set(dut.start, 1)
-            await ctx.tick()
-            ctx.set(dut.start, 0)
+            await start(ctx, dut, words=words, blocks=blocks, tiles=tiles)
             for _ in range(tiles):
                 right = left.pop(0)
                 assert await receive(ctx, dut.read, len(right), stalls, seed=4) == right
@@ -46,12 +51,7 @@ def test_reads_a_word_a_cycle():
 
     async def bench(ctx):
         await send(ctx, dut.write, range(8))
-        ctx.set(dut.words, 8)
-        ctx.set(dut.blocks, 3)
-        ctx.set(dut.tiles, 1)
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
+        await start(ctx, dut, words=8, blocks=3, tiles=1)
         ctx.set(dut.read.ready, 1)
         await ctx.tick()
         for i in range(24):
@@ -66,12 +66,7 @@ def test_a_full_ring_accepts_nothing_until_the_last_round():
 
     async def bench(ctx):
         await send(ctx, dut.write, range(4))
-        ctx.set(dut.words, 4)
-        ctx.set(dut.blocks, 2)
-        ctx.set(dut.tiles, 1)
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
+        await start(ctx, dut, words=4, blocks=2, tiles=1)
         assert await receive(ctx, dut.read, 3) == [0, 1, 2]
         assert not ctx.get(dut.write.ready)
         assert await receive(ctx, dut.read, 3) == [3, 0, 1]
