@@ -25,11 +25,12 @@ class Timing:
     layer: int = 4  # from the last write of a layer to the start of the next
     first_set: int = 3  # from there to the first step, beyond the load of its weights
     reload_binary: int = 6  # from one set to the next, beyond a cycle a word
-    reload_mac: int = 7
-    drain: int = 11  # from a block's last step to its first drained word
+    reload_mac: int = 8
+    drain_binary: int = 11  # from a block's last step to its first drained word
+    drain_mac: int = 14
     tile: int = 9  # between the drains of two tiles
-    post: int = 19  # from the last drained word to its write
-    reduction: int = 8  # from the start of a pool or mean to its last write, beyond its reads
+    post: int = 22  # from the last drained word to its write
+    reduction: int = 9  # from the start of a pool or mean to its last write, beyond its reads
     bank: int = 8  # from a tile's last drained word until its parameters are done with
     finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
@@ -37,6 +38,9 @@ class Timing:
 
     def reload(self, layer: Layer) -> int:
         return self.reload_binary if layer.kind is LayerKind.BINARY else self.reload_mac
+
+    def drain(self, layer: Layer) -> int:
+        return self.drain_binary if layer.kind is LayerKind.BINARY else self.drain_mac
 
 
 TIMING = Timing()
@@ -124,7 +128,7 @@ class _Convolution:
         """The time of the last write."""
         layer, geometry, timing, stream = self._layer, self._geometry, self._timing, self._stream
         assert layer.tiles is not None
-        blocks, drainable = block_sizes(layer), self._now
+        blocks, drainable, drain = block_sizes(layer), self._now, timing.drain(layer)
         for tile in range(layer.tiles.count):
             params = stream.parameters(geometry.lanes * CHANNEL_WORDS)
             arrivals = stream.weights(layer.tiles.steps, self._words)
@@ -134,8 +138,8 @@ class _Convolution:
                     starts = self._first_block(pixels, arrivals)
                 else:
                     starts = self._block(pixels, len(arrivals))
-                first = max(drainable, starts[-1] + timing.drain, params)
-                self._drained = max(first + pixels * groups, self._now + timing.drain)
+                first = max(drainable, starts[-1] + drain, params)
+                self._drained = max(first + pixels * groups, self._now + drain)
                 drainable = self._drained
             stream.release(self._words, starts, self._drained + timing.bank)
             drainable += timing.tile
