@@ -27,7 +27,7 @@ with_checkpoint = $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
 with_images = $(if $(IMAGES),--images $(IMAGES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-full lint train compile sim bitstream run report bench clean
+.PHONY: help setup test test-full lint train compile sim bitstream flash run report bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -70,6 +70,9 @@ sim: $(STAMP)  ## simulate the gateware on MODEL and compare every layer, bit fo
 
 bitstream: $(STAMP)  ## build bitstream, model image and report into build/MODEL/BOARD
 	$(BIN)/rbonn bitstream --model $(MODEL) --board $(BOARD) $(with_checkpoint) $(ARGS)
+
+flash: $(STAMP)  ## write what was built for MODEL to the flash of BOARD, with openFPGALoader
+	$(BIN)/rbonn flash --model $(MODEL) --board $(BOARD) $(ARGS)
 
 run: $(STAMP)  ## classify IMAGES with BACKEND (golden, rtl, serial:PORT, ...)
 	$(BIN)/rbonn run --model $(MODEL) $(with_checkpoint) --board $(BOARD) --backend $(BACKEND) $(with_images) $(ARGS)

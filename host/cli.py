@@ -24,6 +24,7 @@ COMMANDS = (
     "run",
     "sim",
     "bitstream",
+    "flash",
     "report",
     "bench",
 )

@@ -29,7 +29,7 @@ def build_all(
     """Compiles, simulates, routes and reports; returns the folder ``build/model/board``.
 
     Where the geometry has a block RAM for the image, the bitstream holds it: a board that is
-    configured with it classifies at once. Otherwise the host sends it once.
+    configured with it classifies at once. Otherwise it comes from the flash, or the host sends it.
     Every file is replaced atomically, the report last, so that a report always stands beside what
     it reports. Raises UserError, CompileError or BuildError.
     """

@@ -6,6 +6,7 @@ configuration, wherever synthesis and placement have put them, and replaces them
 """
 
 import hashlib
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,9 @@ from isa.bits import WORD_BITS
 #: ecpbram recognises the memory by slices of so many words of one bit.
 SLICE_WORDS = 512
 _MEMORY = ".bram_init "
+#: Preamble, reset of the CRC, check of the IDCODE: how ecppack begins, behind comments.
+_BEGIN = re.compile(rb"\xff\xff\xbd\xb3\xff*\x3b\0\0\0\xe2\0\0\0(.{4})", re.DOTALL)
+_COMMENT_BYTES = 4096
 
 
 def placeholder(words):
@@ -60,6 +64,14 @@ def pack(config, *, log):
     command = [*yowasp_command("ecppack"), "--compress", "--input", config.name]
     run_tool("pack", [*command, "--bit", bitstream.name], log=log, cwd=config.parent)
     return bitstream
+
+
+def idcode(bitstream):
+    """The IDCODE of the FPGA that the bytes of a bitstream are for. ValueError if it is none."""
+    found = _BEGIN.search(bitstream[:_COMMENT_BYTES])
+    if not found:
+        raise ValueError("Bitstream must be one of an ECP5, as ecppack writes it: build it again")
+    return int.from_bytes(found[1], "big")
 
 
 def _hex(words):

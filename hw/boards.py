@@ -17,6 +17,8 @@ class Board:
     `clock_mhz` is what the core is constrained to and runs at, at most; `memory_mhz` the same for
     the SDRAM, None where the accelerator has none. `seed` is the placement seed that
     met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
+    `idcode` is what the FPGA wants to find in a bitstream; `loader` is openFPGALoader's name of the
+    board.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Board:
     clock_mhz: float
     seed: int
     uart_baud: int
+    idcode: int
+    loader: str
     memory_mhz: float | None = None
 
     def platform(self):
@@ -50,17 +54,25 @@ class Board:
         )
 
 
-_ULX3S = {"oscillator": "clk25", "oscillator_mhz": 25.0, "uart_baud": 3_000_000}
+_ULX3S = {"oscillator": "clk25", "oscillator_mhz": 25.0, "uart_baud": 3_000_000, "loader": "ulx3s"}
 
 BOARDS = {
     board.name: board
     for board in (
-        Board("ulx3s-25f", ULX3S_25F_Platform, clock_mhz=75.0, seed=1, **_ULX3S),
+        Board(
+            "ulx3s-25f",
+            ULX3S_25F_Platform,
+            clock_mhz=75.0,
+            idcode=0x41111043,
+            seed=1,
+            **_ULX3S,
+        ),
         Board(
             "ulx3s-85f",
             ULX3S_85F_Platform,
             clock_mhz=60.0,
             memory_mhz=400 / 3,
+            idcode=0x41113043,
             seed=1,
             **_ULX3S,
         ),

@@ -7,7 +7,8 @@ may already ask for the next word. A master may give up: it lowers `valid` witho
 in which both `valid` and `ack` are high, and raises `ack` for one cycle per request.
 """
 
-from amaranth.lib import wiring
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from isa import registers
@@ -66,3 +67,26 @@ class MemoryWriteSignature(wiring.Signature):
 
     def __repr__(self):
         return f"MemoryWriteSignature(address_bits={self.address_bits!r})"
+
+
+class PortBuffer(wiring.Component):
+    """One word between bus and stream, so that only a word that was acknowledged is pushed."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "push": In(1),
+                "word": In(WORD_BITS),
+                "room": Out(1),
+                "stream": Out(stream.Signature(WORD_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.room.eq(~self.stream.valid)
+        with m.If(self.push):
+            m.d.sync += [self.stream.payload.eq(self.word), self.stream.valid.eq(1)]
+        with m.Elif(self.stream.ready):
+            m.d.sync += self.stream.valid.eq(0)
+        return m

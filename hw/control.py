@@ -9,7 +9,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus import BusSignature, MemoryWriteSignature
+from hw.bus import BusSignature, MemoryWriteSignature, PortBuffer
 from isa import image
 from isa.bits import WORD_BITS
 from isa.fixed import LOGIT_BITS
@@ -53,29 +53,6 @@ class Window(enum.Enum, shape=3):
     STREAM = 3
     LOGITS = 4
     IMAGE = 5
-
-
-class PortBuffer(wiring.Component):
-    """One word between bus and stream, so that only a word that was acknowledged is pushed."""
-
-    def __init__(self):
-        super().__init__(
-            {
-                "push": In(1),
-                "word": In(WORD_BITS),
-                "room": Out(1),
-                "stream": Out(stream.Signature(WORD_BITS)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.comb += self.room.eq(~self.stream.valid)
-        with m.If(self.push):
-            m.d.sync += [self.stream.payload.eq(self.word), self.stream.valid.eq(1)]
-        with m.Elif(self.stream.ready):
-            m.d.sync += self.stream.valid.eq(0)
-        return m
 
 
 class Control(wiring.Component):

@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 
 
-class BuildError(Exception):
+class BuildError(RuntimeError):
     """A step of the build failed; the message is one line and names stage, status and log."""
 
 

@@ -28,18 +28,20 @@ def image_words(geometry: Geometry) -> int:
     return min(geometry.sdram_image_words, (FLASH_BYTES - IMAGE_OFFSET) * 8 // WORD_BITS)
 
 
-def combine(bitstream: bytes, image: bytes) -> bytes:
-    """The flash's content from its first byte to the image's last. ValueError if they overlap or
-    do not fit."""
+def combine(geometry: Geometry, bitstream: bytes, image: bytes = b"") -> bytes:
+    """The flash's content from its first byte to the last that is not erased, without an image if
+    that is empty. ValueError if the two overlap, or an image does not fit."""
     if len(bitstream) > IMAGE_OFFSET:
         raise ValueError(
             f"Bitstream must end before the image at {IMAGE_OFFSET:#x}, not at "
             f"{len(bitstream):#x}: compress it"
         )
-    if len(image) > FLASH_BYTES - IMAGE_OFFSET:
+    if not image:
+        return bitstream
+    room = image_words(geometry) * WORD_BITS // 8
+    if len(image) > room:
         raise ValueError(
-            f"Image must fit the {FLASH_BYTES - IMAGE_OFFSET} bytes of flash from "
-            f"{IMAGE_OFFSET:#x} on, not {len(image)}: {len(image) - FLASH_BYTES + IMAGE_OFFSET} "
-            f"too many"
+            f"Image must fit the {room} bytes that flash and SDRAM of {geometry.name} have for it, "
+            f"not {len(image)}: {len(image) - room} too many"
         )
     return bitstream.ljust(IMAGE_OFFSET, bytes([ERASED])) + image

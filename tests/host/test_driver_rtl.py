@@ -24,7 +24,7 @@ def run(folder, geometry, test, frames, flash=None):
     (folder / "net.img").write_bytes(image.to_bytes())
     np.save(folder / "frames.npy", frames)
     if flash is not None:
-        (folder / "flash.bin").write_bytes(combine(b"", flash(image.to_bytes())))
+        (folder / "flash.bin").write_bytes(combine(geometry, b"", flash(image.to_bytes())))
     core_build(geometry, "verilator").run(
         "tests.host.cocotb_driver",
         testcase=test,

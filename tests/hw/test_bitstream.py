@@ -7,7 +7,7 @@ from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
-from hw.bitstream import SLICE_WORDS, pack, placeholder, prefill
+from hw.bitstream import SLICE_WORDS, idcode, pack, placeholder, prefill
 from hw.boards import get_board
 from hw.build import build_bitstream
 from hw.clocking import ClockGenerator
@@ -62,6 +62,7 @@ def test_every_memory_gets_its_part_of_the_image(tmp_path):
     assert filled != pack(routed, log=tmp_path / "log").read_bytes()
     assert routed.read_text() == before
     assert not list(tmp_path.glob("prefill-*"))
+    assert idcode(filled) == BOARD.idcode
 
 
 def test_a_placeholder_that_is_not_there_is_noticed(tmp_path):
@@ -89,8 +90,18 @@ def test_the_largest_bitstream_ends_before_the_image(tmp_path):
     (tmp_path / "top.config").write_text(f".device LFE5U-85F\n\n{memories}")
     command = [*yowasp_command("ecppack"), "--input", "top.config", "--bit", "top.bit"]
     run_tool("pack", command, log=tmp_path / "log", cwd=tmp_path)
-    size = (tmp_path / "top.bit").stat().st_size
-    assert 2_400_000 < size < IMAGE_OFFSET * 0.6
+    bitstream = (tmp_path / "top.bit").read_bytes()
+    assert 2_400_000 < len(bitstream) < IMAGE_OFFSET * 0.6
+    assert idcode(bitstream) == get_board("ulx3s-85f").idcode
+
+
+@pytest.mark.parametrize("raw", [b"", b"RBNN", b"\xff\xff\xbd\xb3" + bytes(100)])
+def test_what_is_no_bitstream_has_no_idcode(raw):
+    with pytest.raises(ValueError) as error:
+        idcode(raw)
+    assert str(error.value) == (
+        "Bitstream must be one of an ECP5, as ecppack writes it: build it again"
+    )
 
 
 class MemoryEcho(Elaboratable):

@@ -19,28 +19,39 @@ def test_everything_lies_inside():
 
 
 def test_the_image_is_behind_the_bitstream():
-    content = combine(b"bitstream", b"image")
+    content = combine(TINY_SDRAM, b"bitstream", b"image")
     assert content.startswith(b"bitstream\xff\xff")
     assert content[IMAGE_OFFSET:] == b"image"
     assert set(content[len(b"bitstream") : IMAGE_OFFSET]) == {0xFF}
 
 
+def test_without_an_image_there_is_only_the_bitstream():
+    assert combine(TINY, b"bitstream") == b"bitstream"
+
+
 def test_what_just_fits():
     image = bytes(FLASH_BYTES - IMAGE_OFFSET)
-    assert combine(bytes(IMAGE_OFFSET), image) == bytes(FLASH_BYTES)
+    assert combine(ULX3S_85F, bytes(IMAGE_OFFSET), image) == bytes(FLASH_BYTES)
 
 
-def test_a_bitstream_over_the_image_is_refused():
+@pytest.mark.parametrize("image", [b"", b"image"])
+def test_a_bitstream_over_the_image_is_refused(image):
     with pytest.raises(ValueError) as error:
-        combine(bytes(IMAGE_OFFSET + 1), b"")
+        combine(ULX3S_85F, bytes(IMAGE_OFFSET + 1), image)
     assert str(error.value) == (
         "Bitstream must end before the image at 0x400000, not at 0x400001: compress it"
     )
 
 
-def test_an_image_over_the_end_is_refused():
+@pytest.mark.parametrize(
+    ("geometry", "room"),
+    [(ULX3S_85F, 12_582_912), (TINY_SDRAM, 65_536), (TINY, 0)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_an_image_that_does_not_fit_is_refused(geometry, room):
     with pytest.raises(ValueError) as error:
-        combine(b"", bytes(FLASH_BYTES - IMAGE_OFFSET + 3))
+        combine(geometry, b"", bytes(room + 3))
     assert str(error.value) == (
-        "Image must fit the 12582912 bytes of flash from 0x400000 on, not 12582915: 3 too many"
+        f"Image must fit the {room} bytes that flash and SDRAM of {geometry.name} have for it, "
+        f"not {room + 3}: 3 too many"
     )

@@ -184,7 +184,9 @@ def test_an_sdram_serves_images_of_other_sources():
 
 
 def flash_of(image, words=None):
-    return combine(b"a bitstream", words_to_bytes(image.words if words is None else words))
+    return combine(
+        TINY_SDRAM, b"a bitstream", words_to_bytes(image.words if words is None else words)
+    )
 
 
 def test_an_image_in_the_flash_is_ready_without_a_host():
