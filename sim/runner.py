@@ -88,6 +88,7 @@ class SimResult:
     ``logits``: int64 (N, classes), as read over the bus. ``cycles`` and ``counters``: perf counters
     of each frame. ``top``: for each frame (class, logit) of the largest logits. ``layers``: layers
     computed in a frame, at most; ``layer_cycles``: for each frame what each of them took.
+    ``end``: the cycle, counted from the reset, in which the last frame was done.
     ``startup``: the state that came of the image in the flash, with its error, if there was one.
     """
 
@@ -100,6 +101,7 @@ class SimResult:
     compared_values: int
     mismatches: int
     differences: list[str]
+    end: int
     startup: tuple[State, ErrorCode] | None = None
 
     @property
@@ -319,6 +321,7 @@ def collect(
         compared_values=compared,
         mismatches=mismatches,
         differences=differences[:KEEP],
+        end=records[-1].cycle,
     )
 
 
