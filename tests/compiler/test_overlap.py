@@ -9,13 +9,15 @@ from compiler.estimate import estimate, frame_cycles
 from compiler.overlap import free_rows, overlap_stem
 from compiler.pipeline import compile_tensors
 from compiler.verify import VerificationError
+from host.models import SDRAM_EFFICIENCY
 from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F
 from isa.image import PacketType
 from isa.layer import LayerKind
 from isa.network import Network
 from isa.registers import Source
 from sim.golden import Golden
-from sim.runner import simulate
+from sim.runner import CORE_MHZ, MEMORY_MHZ, simulate
+from tests.geometries import MIDDLE_SDRAM
 from tests.networks import DEEP, SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
 FMNIST = Network("fmnist-s", (28, 28), 1, 10, (32, 64, 128), (2, 2, 2), (0.286,), (0.353,))
@@ -85,6 +87,17 @@ def test_overlapped_frames_equal_golden(compiled):
     for part, estimated in zip(result.layer_cycles[1], estimate(compiled.program), strict=True):
         assert part.kind.name == estimated.kind
         assert part.cycles == pytest.approx(estimated.cycles, abs=25)
+
+
+@pytest.mark.full
+def test_overlapped_frames_from_an_sdram():
+    """Two thirds of a word a cycle, but for refresh; frames wait in the same memory."""
+    rate = SDRAM_EFFICIENCY * MEMORY_MHZ / CORE_MHZ / 2
+    compiled = compile_tensors(*random_checkpoint(DEEP), MIDDLE_SDRAM, stream_rate=rate)
+    result = simulate(MIDDLE_SDRAM, compiled.image, random_frames(DEEP, 3))
+    assert (result.mismatches, result.first) == (0, None)
+    assert compiled.report["overlap"]
+    assert result.cycles[1] == pytest.approx(frame_cycles(compiled.program), rel=0.05)
 
 
 def test_the_more_is_lost_in_waiting_the_more_is_gained(compiled):
