@@ -34,8 +34,9 @@ MOST_LAYERS = (1 << HEADER["layers"].shape) - 1
 
 
 def overlap_stem(program: Program) -> Program:
-    """The program with parts of the next frame's stem between its layers; unchanged where that
-    gains little, or cannot be."""
+    """The program with parts of the next frame's stem between its layers, where that is possible
+    and gains enough; ``in_sequence`` tells what it takes without."""
+    program = replace(program, in_sequence=frame_cycles(program))
     stem = program.layers[0]
     if program.image_words is None or not can_go_by_rows(stem, program.geometry):
         return program

@@ -10,6 +10,7 @@ stream_rate               words of the image that come in a cycle, at most
 overlap                   whether the next frame's stem is computed while a frame is; cycles are
                           then those of a frame between two others
 estimate                  cycles (whole frame), alone (of a frame that no other follows),
+                          in_sequence (had no other frame's stem been put into it),
                           binary_cycles (layers on the XNOR array), array_busy (share of those in
                           which it works), layers: name, kind, cycles, waits
 roofline                  critical_path (cycles), layers: phases, bound, cycles, binary_macs
@@ -111,6 +112,7 @@ def _estimate(program: Program) -> dict[str, Any]:
     return {
         "cycles": sum(layer.cycles for layer in layers),
         "alone": alone,
+        "in_sequence": program.in_sequence,
         "binary_cycles": binary,
         "array_busy": busy / binary,
         "layers": rows,

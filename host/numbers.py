@@ -72,6 +72,28 @@ def efficiency(reports: Sequence[Report], metrics: Metrics) -> str:
     return _table(head, rows)
 
 
+def schedule(reports: Sequence[Report], metrics: Metrics) -> str:
+    """What computing the next frame's stem meanwhile saves, and how busy is what binds."""
+    if not reports:
+        return _MISSING
+    head = ["network, board", "layers in sequence", "as scheduled", "simulated", "critical path",
+            "XNOR array busy where it binds", "stream used where it binds"]  # fmt: skip
+    rows = [
+        [
+            f"{r['model']}, {r['board']}",
+            f"{r['cycles_in_sequence']:,}",
+            f"{r['estimated_cycles']:,}",
+            f"{r['cycles_per_frame']:,}",
+            f"{r['critical_path']:,}",
+            _percent(r["array_busy_where_it_binds"]),
+            _percent(r["stream_efficiency"]),
+        ]
+        for r in reports
+        if r.get("cycles_in_sequence") is not None
+    ]
+    return _table(head, rows)
+
+
 def resources(reports: Sequence[Report], metrics: Metrics) -> str:
     """What the FPGA is filled with."""
     if not reports:
@@ -107,6 +129,7 @@ def accuracy(reports: Sequence[Report], metrics: Metrics) -> str:
 BLOCKS: Mapping[str, Callable[[Sequence[Report], Metrics], str]] = {
     "results": results,
     "efficiency": efficiency,
+    "schedule": schedule,
     "resources": resources,
     "accuracy": accuracy,
 }

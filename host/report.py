@@ -87,6 +87,7 @@ def build_report(
         "seed": build.seed,
         # Beyond what other tools rely on: for the page, and for whoever wants to know more.
         "estimated_cycles": compiled["estimate"]["cycles"],
+        "cycles_in_sequence": compiled["estimate"]["in_sequence"],
         "critical_path": compiled["roofline"]["critical_path"],
         "counters": dict(measured.counters),
         "overlap": compiled["overlap"],

@@ -32,7 +32,7 @@ channels, every stem, one to three stages, maps down to a single pixel, and a fr
 that is longer than the input rings of `tiny` and `ulx3s-25f`."""
 
 DEEP = Network(
-    "deep", (16, 16), 3, 16, (16, 32, 64), (1, 1, 3), (0.5,) * 3, (0.3,) * 3, Stem(3, 1, True)
+    "deep", (16, 16), 3, 16, (16, 32, 64), (1, 1, 5), (0.5,) * 3, (0.3,) * 3, Stem(3, 1, True)
 )
 """Its last layers have four pixels: on `ulx3s-25f` their weights take longer to come than to use,
 and the stem of the next frame is computed meanwhile."""

@@ -10,7 +10,7 @@ from compiler.overlap import free_rows, overlap_stem
 from compiler.pipeline import compile_tensors
 from compiler.verify import VerificationError
 from host.models import SDRAM_EFFICIENCY
-from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F
+from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import PacketType
 from isa.layer import LayerKind
 from isa.network import Network
@@ -40,7 +40,7 @@ def without_overlap(program):
     return dataclasses.replace(program, layers=layers)
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
+@pytest.mark.parametrize("geometry", [TINY, ULX3S_25F], ids=lambda g: g.name)
 @pytest.mark.parametrize("network", SMALL_NETWORKS, ids=lambda n: n.name)
 def test_what_gains_nothing_stays_as_it_is(network, geometry):
     """From a RAM: the arrays are the bottleneck, or the stem is too small to fill what is lost."""
@@ -55,7 +55,9 @@ def test_fmnist_s_stays_as_it_is():
 
 def test_a_schedule_that_pays(compiled):
     program = compiled.program
-    assert frame_cycles(program) < 0.98 * frame_cycles(without_overlap(program))
+    before = without_overlap(program)
+    assert frame_cycles(program) < 0.95 * frame_cycles(before)
+    assert compiled.report["estimate"]["in_sequence"] == frame_cycles(before)
     stems = [layer for layer in program.layers if layer.kind is LayerKind.STEM]
     assert [layer.packet for layer in stems] == [PacketType.STEM] + [PacketType.AHEAD] * (
         len(stems) - 1

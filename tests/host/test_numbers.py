@@ -18,6 +18,10 @@ REPORT = {
     "mac_utilisation": 0.5,
     "roofline_ratio": 0.9,
     "estimated_cycles": 141000,
+    "cycles_in_sequence": 150000,
+    "critical_path": 130000,
+    "array_busy_where_it_binds": 0.99,
+    "stream_efficiency": None,
     **{name: {"used": 1, "available": 4} for name in ("lut", "ff", "ebr", "dsp")},
 }
 METRICS = {"net": {"images": 10000, "accuracy_float": 0.9081, "accuracy_integer": 0.9079}}
@@ -60,7 +64,8 @@ def test_unknown_block():
     with pytest.raises(UserError) as caught:
         numbers.fill("<!-- numbers:speed -->\n<!-- /numbers -->", [], {})
     assert str(caught.value) == (
-        "Block of numbers must be one of results, efficiency, resources, accuracy, not 'speed'"
+        "Block of numbers must be one of results, efficiency, schedule, resources, accuracy, "
+        "not 'speed'"
     )
 
 
