@@ -109,7 +109,7 @@ class Array(wiring.Component):
             m.submodules[f"dot_{lane}"] = dot
 
         # --- shadow weights ----------------------------------------------------------------------
-        shadow = Signal(lanes * width)
+        shadow = Signal(lanes * width, reset_less=True)
         word, full = Signal(range(self.set_words)), Signal()
         swap = step.valid & step.swap
         m.d.comb += [
@@ -147,9 +147,9 @@ class Array(wiring.Component):
             after.append(Signal(control, name=f"control_{n}"))
             m.d.sync += after[n].eq(after[n - 1])
             if self._bipolar:
-                counts.append(Signal(COUNT_BITS, name=f"count_{n}"))
+                counts.append(Signal(COUNT_BITS, name=f"count_{n}", reset_less=True))
                 m.d.sync += counts[n].eq(counts[n - 1])
-        operand = Signal(step.operand.shape())
+        operand = Signal(step.operand.shape(), reset_less=True)
         m.d.sync += operand.eq(step.operand)
         read_group = [self.read_group]
         for n in range(1, self.READ_LATENCY - 1):
@@ -158,7 +158,9 @@ class Array(wiring.Component):
 
         def copy(value, name, index):
             """A register of its own for some lanes; `keep` or synthesis would merge the copies."""
-            target = Signal(value.shape(), name=f"{name}_{index}", attrs={"keep": "true"})
+            target = Signal(
+                value.shape(), name=f"{name}_{index}", reset_less=True, attrs={"keep": "true"}
+            )
             m.d.sync += target.eq(value)
             return target
 
@@ -202,7 +204,7 @@ class Array(wiring.Component):
             operand_copy = copy(operand, "operand", index)
             clear = copy(after[dot_latency].masked, "clear", index)
             for lane, dot in enumerate(dots, start):
-                active = Signal(dot.weights.shape(), name=f"active_{lane}")
+                active = Signal(dot.weights.shape(), name=f"active_{lane}", reset_less=True)
                 with m.If(swap_copy):
                     m.d.sync += active.eq(shadow.word_select(lane, width))
                 m.d.comb += [
@@ -223,23 +225,26 @@ class Array(wiring.Component):
         ]
 
         # --- read side ---------------------------------------------------------------------------
-        chosen = Signal(data.ArrayLayout(read_lanes[0].shape(), self._post_lanes))
+        layout = data.ArrayLayout(read_lanes[0].shape(), self._post_lanes)
+        chosen = Signal(layout, reset_less=True)
+        result = Signal(self.data.shape(), reset_less=True)
+        m.d.comb += self.data.eq(result)
         with m.Switch(read_group[-1]):
             for group in range(lanes // self._post_lanes):
                 first = group * self._post_lanes
                 with m.Case(group):
                     m.d.sync += chosen.eq(Cat(read_lanes[first : first + self._post_lanes]))
         if self._bipolar:
-            count = Signal(COUNT_BITS)
+            count = Signal(COUNT_BITS, reset_less=True)
             m.d.sync += count.eq(counts[-1])
             (read_count,) = accumulator("count", 0, [count], self._acc_bits)
-            valid_bits = Signal(self._acc_bits)
+            valid_bits = Signal(self._acc_bits, reset_less=True)
             m.d.sync += valid_bits.eq(read_count)
             for lane in range(self._post_lanes):
-                m.d.sync += self.data[lane].eq((chosen[lane] << 1) - valid_bits)
+                m.d.sync += result[lane].eq((chosen[lane] << 1) - valid_bits)
         else:
             for lane in range(self._post_lanes):
-                m.d.sync += self.data[lane].eq(chosen[lane])
+                m.d.sync += result[lane].eq(chosen[lane])
         return m
 
     def model(self, operands, weights, masked, counts):

@@ -16,7 +16,7 @@ from hw.bitstream import pack
 from hw.boards import Board, get_board
 from hw.clocking import pll_settings
 from hw.route import route_best
-from hw.synth import SYNTH_COMMAND, synthesise
+from hw.synth import RECIPE, synthesise
 from hw.tools import BuildError
 
 CACHE = Path("build/cache")
@@ -80,7 +80,7 @@ def build_digest(sources, board, *, clock_mhz, versions, seed=None):
         "rtlil": sources.rtlil,
         "lpf": sources.lpf,
         "device": list(board.nextpnr_options),
-        "synthesis": SYNTH_COMMAND,
+        "synthesis": RECIPE,
         "clock_mhz": clock_mhz,
         "versions": versions,
         # Only a seed that was asked for: the one in the table is a hint where to begin.

@@ -124,10 +124,10 @@ class Core(wiring.Component):
         )  # fmt: skip
         m.submodules.result = result = self.result
 
-        def later(value, cycles: int, name: str):
-            """``value``, so many cycles later."""
+        def later(value, cycles: int, name: str, reset_less=False):
+            """``value``, so many cycles later; data that a flag goes with want no reset."""
             for i in range(cycles):
-                stage = Signal.like(value, name=f"{name}_{i}")
+                stage = Signal.like(value, name=f"{name}_{i}", reset_less=reset_less)
                 m.d.sync += stage.eq(value)
                 value = stage
             return value
@@ -177,12 +177,12 @@ class Core(wiring.Component):
         ]
 
         # --- operands: address -> map -> array ---------------------------------------------------
-        step = later(steps.step, READ_LATENCY, "step")
+        step = later(steps.step, READ_LATENCY, "step", reset_less=True)
         step_valid = later(steps.step_valid, READ_LATENCY, "step_valid")
         # Residuals come last; bytes and features wait for them.
         wait = RESIDUAL_LATENCY - READ_LATENCY
-        at_operand = later(step, wait, "operand_step")
-        to_mac = later(at_operand, MacOperand.LATENCY, "mac_step")
+        at_operand = later(step, wait, "operand_step", reset_less=True)
+        to_mac = later(at_operand, MacOperand.LATENCY, "mac_step", reset_less=True)
         to_mac_valid = later(step_valid & ~binary, wait + MacOperand.LATENCY, "mac_step_valid")
         m.d.comb += [
             bit_maps.read_address.eq(steps.step.address),
@@ -235,10 +235,15 @@ class Core(wiring.Component):
             post.k.eq(layer.k),
             post.shortcut.eq(layer.shortcut),
             post.input.valid.eq(later(drain.issue, read_latency, "post_valid")),
-            post.input.group.eq(later(drain.group, read_latency, "post_group")),
-            post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc")),
+            post.input.group.eq(later(drain.group, read_latency, "post_group", reset_less=True)),
+            post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc", reset_less=True)),
             post.input.residual.eq(
-                later(residual_map.read_data, read_latency - RESIDUAL_LATENCY, "shortcut")
+                later(
+                    residual_map.read_data,
+                    read_latency - RESIDUAL_LATENCY,
+                    "shortcut",
+                    reset_less=True,
+                )
             ),
             post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
         ]
@@ -286,7 +291,7 @@ class Core(wiring.Component):
         with m.Else():
             m.d.sync += residual_map.read_address.eq(drain.address)
         # The logits leave the post-process beside the residuals; the max-pool lets those through.
-        logits = later(post.output.logits, max_pool.latency, "logits")
+        logits = later(post.output.logits, max_pool.latency, "logits", reset_less=True)
         m.d.comb += [
             residual_map.write.eq(writer.write_residual),
             residual_map.write_address.eq(writer.residual_address),

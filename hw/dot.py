@@ -76,7 +76,7 @@ class XnorDot(wiring.Component):
         stage = 0
 
         def register(value, name):
-            target = Signal(len(value), name=f"{name}_{stage}")
+            target = Signal(len(value), name=f"{name}_{stage}", reset_less=True)
             if stage == self.latency - 1:
                 with m.If(self.clear):
                     m.d.sync += target.eq(0)

@@ -43,7 +43,9 @@ class WordAssembler(wiring.Component):
         m = Module()
         payload = Value.cast(self.items.payload)
         count = -(-len(payload) // WORD_BITS)
-        earlier = Signal(WORD_BITS * (count - 1))
+        earlier = Signal(WORD_BITS * (count - 1), reset_less=True)
+        item = Signal(len(payload), reset_less=True)
+        m.d.comb += payload.eq(item)
         index = Signal(range(count))
         complete = Signal()
         m.d.comb += complete.eq(index == count - 1)
@@ -58,7 +60,7 @@ class WordAssembler(wiring.Component):
             m.d.sync += index.eq(Mux(complete, 0, index + 1))
             with m.If(complete):
                 m.d.sync += [
-                    payload.eq(Cat(earlier, self.words.payload)),
+                    item.eq(Cat(earlier, self.words.payload)),
                     self.items.valid.eq(1),
                 ]
             with m.Else():
@@ -153,7 +155,7 @@ class Loader(wiring.Component):
         # Input register
         state = Signal(State)
         muted = Signal()  # checking: nothing is delivered
-        word = Signal(WORD_BITS)
+        word = Signal(WORD_BITS, reset_less=True)
         word_valid = Signal()
         take = Signal()  # `word` is used up
         command = self.check | self.start

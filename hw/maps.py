@@ -49,7 +49,7 @@ class WordMap(wiring.Component):
         m = Module()
         bank_bits = (self.BANK_WORDS - 1).bit_length()
         address = Signal(bank_bits)
-        data_in = Signal(self._shape)
+        data_in = Signal(self._shape, reset_less=True)
         m.d.sync += [address.eq(self.write_address), data_in.eq(self.write_data)]
         found = []
         for start in range(0, self._depth, self.BANK_WORDS):
@@ -63,7 +63,7 @@ class WordMap(wiring.Component):
             m.submodules[f"bank{number}"] = bank
             read_port, write_port = bank.read_port(), bank.write_port()
             here = Signal(name=f"here{number}")
-            found.append(Signal(self._shape, name=f"found{number}"))
+            found.append(Signal(self._shape, name=f"found{number}", reset_less=True))
             m.d.sync += [
                 here.eq(self.write & (self.write_address[bank_bits:] == number)),
                 found[number].eq(read_port.data),
@@ -79,10 +79,12 @@ class WordMap(wiring.Component):
             selected[0].eq(self.read_address >> bank_bits),
             selected[1].eq(selected[0]),
         ]
+        chosen = Signal(self._shape, reset_less=True)
+        m.d.comb += self.read_data.eq(chosen)
         with m.Switch(selected[1]):
             for number, words in enumerate(found):
                 with m.Case(number):
-                    m.d.sync += self.read_data.eq(words)
+                    m.d.sync += chosen.eq(words)
         return m
 
 
@@ -241,7 +243,7 @@ class InputRing(wiring.Component):
                 # banks below the first byte's hold the bytes of the next row of banks
                 read_port.addr.eq(first[bank_bits:] + (i < rotation)),
             ]
-            banks.append(Signal(8, name=f"found{i}"))
+            banks.append(Signal(8, name=f"found{i}", reset_less=True))
             m.d.sync += banks[i].eq(read_port.data)
         if taps == 1:
             m.d.sync += self.read_data[0].eq(banks[0])

@@ -41,6 +41,8 @@ class MacOperand(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        operand = Signal.like(self.operand, reset_less=True)
+        m.d.comb += self.operand.eq(operand)
         for tap in range(self._taps):
             border = self.border.word_select(self.step.border[tap], 8)
             residual, feature = (
@@ -56,11 +58,9 @@ class MacOperand(wiring.Component):
                 ]
             with m.Switch(self.kind):
                 with m.Case(LayerKind.STEM):
-                    m.d.sync += self.operand[tap].eq(
-                        Mux(self.step.inside[tap], self.bytes[tap], border)
-                    )
+                    m.d.sync += operand[tap].eq(Mux(self.step.inside[tap], self.bytes[tap], border))
                 with m.Case(LayerKind.POINTWISE):
-                    m.d.sync += self.operand[tap].eq(residuals[self.step.select])
+                    m.d.sync += operand[tap].eq(residuals[self.step.select])
                 with m.Default():
-                    m.d.sync += self.operand[tap].eq(features[self.step.select])
+                    m.d.sync += operand[tap].eq(features[self.step.select])
         return m

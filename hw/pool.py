@@ -118,11 +118,14 @@ class MaxPool(wiring.Component):
         m.submodules.row = row = Memory(shape=word, depth=self._max_groups, init=[])
         left, keep = row.read_port(domain="comb"), row.write_port()
         # Registered first: the way through the memory and the comparison is long enough.
-        stage = data.StructLayout({"valid": 1, "place": place, "word": word})
-        entry = Signal(stage)
+        stage = data.StructLayout({"place": place, "word": word})
+        entry = Signal(stage, reset_less=True)
+        entry_valid, horizontal_valid, vertical_valid = Signal(), Signal(), Signal()
         at, current = entry.place, entry.word
         m.d.sync += [
-            entry.valid.eq(valid),
+            entry_valid.eq(valid),
+            horizontal_valid.eq(entry_valid),
+            vertical_valid.eq(horizontal_valid),
             entry.place.eq(now),
             current.residual.eq(self.input.residual),
             current.bits.eq(self.input.bits),
@@ -130,7 +133,7 @@ class MaxPool(wiring.Component):
         m.d.comb += [
             left.addr.eq(at.group),
             keep.addr.eq(at.group),
-            keep.en.eq(entry.valid),
+            keep.en.eq(entry_valid),
         ]
         joined = larger(current, left.data, "joined")
         with m.If(at.column == 0):
@@ -143,8 +146,9 @@ class MaxPool(wiring.Component):
         # In a map two pixels wide a line comes again while its last value is being written.
         load = line.read_port(transparent_for=(store,))
         m.d.comb += [load.addr.eq(at.line), load.en.eq(1)]
-        horizontal, vertical = Signal(stage), Signal(stage)
-        above = Signal(word)
+        horizontal = Signal(stage, reset_less=True)
+        vertical = Signal(stage, reset_less=True)
+        above = Signal(word, reset_less=True)
         m.d.sync += [
             horizontal.eq(entry),
             horizontal.word.eq(Mux(self.enable, joined, current)),
@@ -158,14 +162,18 @@ class MaxPool(wiring.Component):
         m.d.comb += [
             store.addr.eq(vertical.place.line),
             store.data.eq(Mux(odd_row, vertical.word, merged)),
-            store.en.eq(vertical.valid & odd_column & self.enable),
+            store.en.eq(vertical_valid & odd_column & self.enable),
         ]
         result = Signal(word)
         m.d.comb += result.eq(Mux(self.enable, merged, vertical.word))
+        output = Signal(word, reset_less=True)
         m.d.sync += [
-            self.output.valid.eq(vertical.valid & (~self.enable | odd_column & odd_row)),
-            self.output.residual.eq(result.residual),
-            self.output.bits.eq(result.bits),
+            self.output.valid.eq(vertical_valid & (~self.enable | odd_column & odd_row)),
+            output.eq(result),
+        ]
+        m.d.comb += [
+            self.output.residual.eq(output.residual),
+            self.output.bits.eq(output.bits),
         ]
         return m
 
@@ -223,23 +231,31 @@ class Average(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        entry = Signal.like(self.input)
-        m.d.sync += entry.eq(self.input)
-        valid = entry.valid & entry.last
+        valid, first, last = Signal(), Signal(), Signal()
+        entry = Signal.like(self.input.data, reset_less=True)
+        output = Signal.like(self.output.data, reset_less=True)
+        m.d.sync += [
+            valid.eq(self.input.valid),
+            first.eq(self.input.first),
+            last.eq(self.input.last),
+            entry.eq(self.input.data),
+        ]
+        m.d.comb += self.output.data.eq(output)
+        done = valid & last
         for n in range(2, self.latency + 1):
             target = self.output.valid if n == self.latency else Signal(name=f"valid_{n}")
-            m.d.sync += target.eq(valid)
-            valid = target
+            m.d.sync += target.eq(done)
+            done = target
         coarse = Cat(Const(0, FINE_SHIFT_BITS), self.shift[FINE_SHIFT_BITS:])
         for lane in range(self._post_lanes):
-            total = Signal(signed(SUM_BITS), name=f"total_{lane}")
-            shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}")
-            with m.If(entry.valid):
-                m.d.sync += total.eq(Mux(entry.first, 0, total) + entry.data[lane])
+            total = Signal(signed(SUM_BITS), name=f"total_{lane}", reset_less=True)
+            shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}", reset_less=True)
+            with m.If(valid):
+                m.d.sync += total.eq(Mux(first, 0, total) + entry[lane])
             m.d.sync += shifted.eq(with_half(total) >> coarse)
             fine = Signal(signed(SUM_BITS + 1), name=f"fine_{lane}")
             m.d.comb += fine.eq(shifted >> self.shift[:FINE_SHIFT_BITS])
-            m.d.sync += self.output.data[lane].eq(fine[1:].as_signed() + fine[0])
+            m.d.sync += output[lane].eq(fine[1:].as_signed() + fine[0])
         return m
 
     @staticmethod

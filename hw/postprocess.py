@@ -117,6 +117,8 @@ class ParameterStore(wiring.Component):
             complete.eq(complete + filled - self.tile_done),
             taken.eq(taken + filled - self.tile_free),
         ]
+        values = Signal.like(self.values, reset_less=True)
+        m.d.comb += self.values.eq(values)
         for lane in range(self._post_lanes):
             for name, field in CHANNEL:
                 memory = Memory(shape=field.shape, depth=BANKS * self._groups, init=[])
@@ -128,7 +130,7 @@ class ParameterStore(wiring.Component):
                     write.en.eq(accepted & (lane_at == lane)),
                     read.addr.eq(self.at[name].group + self.at[name].bank * self._groups),
                 ]
-                m.d.sync += self.values[lane][name].eq(read.data)
+                m.d.sync += values[lane][name].eq(read.data)
         return m
 
 
@@ -161,7 +163,7 @@ class PostLane(wiring.Component):
         def register(name, value, cycle, bits=None):
             """A register that holds its value in so many cycles after the input."""
             shape = Shape.cast(value.shape())
-            target = Signal(signed(bits or shape.width), name=name)
+            target = Signal(signed(bits or shape.width), name=name, reset_less=True)
             m.d.sync += target.eq(value)
             cycles[name] = cycle
             return target
@@ -206,10 +208,18 @@ class PostLane(wiring.Component):
         y = register("y", saturated(active + params.bias2, T_BITS), 14)
         for cycle in range(11, self.LATENCY):
             logit = register(f"logit_{cycle}", logit, cycle)
+        new_residual, bit, logit_out = (
+            Signal.like(port, reset_less=True) for port in (self.new_residual, self.bit, self.logit)
+        )
         m.d.sync += [
-            self.new_residual.eq(rounded(y[GUARD_BITS - 1 :].as_signed(), RESIDUAL_BITS)),
-            self.bit.eq(y >= params.threshold),
-            self.logit.eq(logit),
+            new_residual.eq(rounded(y[GUARD_BITS - 1 :].as_signed(), RESIDUAL_BITS)),
+            bit.eq(y >= params.threshold),
+            logit_out.eq(logit),
+        ]
+        m.d.comb += [
+            self.new_residual.eq(new_residual),
+            self.bit.eq(bit),
+            self.logit.eq(logit_out),
         ]
         assert max(cycles.values()) == self.LATENCY - 1
         return m

@@ -35,6 +35,8 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        layer = Signal(LAYER, reset_less=True)
+        m.d.comb += self.layer.eq(layer)
         reduction = Signal()
         m.d.comb += reduction.eq(
             (self.layer.kind == LayerKind.POOL) | (self.layer.kind == LayerKind.MEAN)
@@ -46,7 +48,7 @@ class Sequencer(wiring.Component):
                     self.fetching.eq(self.index != 0),
                 ]
                 with m.If(self.descriptor.valid):
-                    m.d.sync += self.layer.eq(self.descriptor.payload)
+                    m.d.sync += layer.eq(self.descriptor.payload)
                     m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.comb += self.clear_result.eq(self.index == 0)

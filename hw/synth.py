@@ -17,6 +17,13 @@ SYNTH_COMMAND = "synth_ecp5 -nowidelut"
 # of `sums`; it then ends with "Assert `count_id(wire->name) == 0' failed" (YosysHQ/yosys#4349).
 HIDE_COMMAND = "rename -hide w:*]"
 
+# `keep` on a signal keeps its name alone: equal registers would be merged, and with them the copies
+# that divide a large fan-out. So the flip-flops behind such a signal are kept as well.
+KEEP_COMMAND = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
+
+# Names what the netlist depends on beside its source.
+RECIPE = ("no_rw_check", HIDE_COMMAND, KEEP_COMMAND, SYNTH_COMMAND)
+
 
 def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=None):
     """Synthesise `source` (.il or .v) for ECP5; write a netlist as JSON, as Verilog, or both.
@@ -61,15 +68,35 @@ def main(argv=None):
     commands = [
         f'{reader} "{args.source}"',
         HIDE_COMMAND,
+        KEEP_COMMAND,
         f"{SYNTH_COMMAND} -top {args.top}",
     ]
     if args.json is not None:
         commands.append(f'write_json "{args.json}"')
     if args.verilog is not None:
         commands.append(f'write_verilog -noattr "{args.verilog}"')
-    for command in commands:
+    libyosys.run_pass(commands[0], design)
+    _waive_collisions(libyosys, design)
+    for command in commands[1:]:
         libyosys.run_pass(command, design)
     return 0
+
+
+def _waive_collisions(yosys, design):
+    """Lets memories with the attribute `no_rw_check` read anything while the word is written.
+
+    Yosys itself heeds the attribute at asynchronous ports alone, and Amaranth has none there: each
+    block would get a register beside it for the word that is written, and a multiplexer behind it.
+    """
+    kind, memid, mask = map(yosys.IdString, ("$memrd_v2", "\\MEMID", "\\COLLISION_X_MASK"))
+    for module in design.modules_.values():
+        memories = module.memories
+        for cell in module.cells_.values():
+            if cell.type == kind:
+                memory = memories[yosys.IdString(cell.getParam(memid).decode_string())]
+                if memory.get_bool_attribute(yosys.IdString("\\no_rw_check")):
+                    width = cell.getParam(mask).size()
+                    cell.setParam(mask, yosys.Const(yosys.State.S1, width))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """pyosys runs in a process of its own, writes netlists that simulate, and fails in one line."""
 
+import json
 import subprocess
 
 import pytest
 from amaranth.back import rtlil
 
-from hw.array import mac_array
+from hw.array import mac_array, xnor_array
+from hw.maps import WordMap
 from hw.synth import synthesise, synthesise_netlist
 from hw.tools import BuildError
 from sim.netlist import cell_models
@@ -84,3 +86,29 @@ def test_elements_of_arrays_do_not_collide_with_bits(tmp_path):
     source.write_text(rtlil.convert(array))
     synthesise(source, json=tmp_path / "top.json")
     assert '"MULT18X18D"' in (tmp_path / "top.json").read_text()
+
+
+def netlist_of(dut, tmp_path):
+    """The cells and the named wires of a component after synthesis."""
+    source = tmp_path / "top.il"
+    source.write_text(rtlil.convert(dut))
+    synthesise(source, json=tmp_path / "top.json")
+    top = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]
+    return top["cells"], {name: wire["bits"] for name, wire in top["netnames"].items()}
+
+
+def test_copies_of_a_register_stay_apart(tmp_path):
+    array = xnor_array(word_bits=8, lanes=16, port_bits=32, post_lanes=4)
+    _, wires = netlist_of(array, tmp_path)
+    for name in ("swap", "operand", "clear", "accumulate_lanes", "read_lanes"):
+        assert not set(wires[f"{name}_0"]) & set(wires[f"{name}_1"]), name
+
+
+def test_a_memory_without_read_write_check_has_no_logic_beside_it(tmp_path):
+    """All that is left: address and word before a write, each bank's word, the chosen one."""
+    bits, banks = 36, 3
+    dut = WordMap(shape=bits, depth=banks * WordMap.BANK_WORDS)
+    cells, _ = netlist_of(dut, tmp_path)
+    registers = [cell for cell in cells.values() if cell["type"] == "TRELLIS_FF"]
+    address = (WordMap.BANK_WORDS - 1).bit_length()
+    assert len(registers) == address + bits + banks * (1 + bits) + bits + 2 * 2
