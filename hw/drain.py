@@ -58,10 +58,12 @@ class Drain(wiring.Component):
         connect_destination(m, walker.layout, layer, self._groups)
 
         pending = Signal(range(33))  # pixels written and not yet drained
-        blocks_left, block_end = Signal(14), Signal(5)
+        some = Signal()  # there are any; registers as this one keep comparisons away from `issue`
+        blocks_left, pixels_left = Signal(14), Signal(4)
+        last_pixel = Signal()  # of the block
         pixel_done, block_done, tile_done = Signal(), Signal(), Signal()
-        rest = Signal(range(self.TILE_GAP + 1))
-        full_end, last_end, first_end = Signal(5), Signal(5), Signal(5)
+        rest, resting = Signal(range(self.TILE_GAP + 1)), Signal()
+        full_end, last_end, first_end = Signal(4), Signal(4), Signal(4)
         m.d.sync += [
             full_end.eq(layer.block - 1),
             last_end.eq(layer.last_block - 1),
@@ -70,34 +72,40 @@ class Drain(wiring.Component):
         m.d.comb += [
             walker.start.eq(self.start),
             walker.advance.eq(self.issue),
-            self.issue.eq((pending != 0) & self.params_ready & (rest == 0)),
+            self.issue.eq(some & self.params_ready & ~resting),
             self.group.eq(walker.group),
             self.address.eq(walker.address),
             pixel_done.eq(self.issue & walker.last_group),
-            block_done.eq(pixel_done & (self.pixel == block_end)),
+            block_done.eq(pixel_done & last_pixel),
             tile_done.eq(pixel_done & walker.last_pixel),
             self.freed.eq(block_done),
             self.tile_done.eq(tile_done),
         ]
-        m.d.sync += pending.eq(pending + self.written - pixel_done)
+        m.d.sync += [
+            pending.eq(pending + self.written - pixel_done),
+            some.eq(self.written | (pending > 1) | ((pending == 1) & ~pixel_done)),
+        ]
         with m.If(tile_done):
-            m.d.sync += rest.eq(self.TILE_GAP)
-        with m.Elif(rest != 0):
-            m.d.sync += rest.eq(rest - 1)
+            m.d.sync += [rest.eq(self.TILE_GAP - 1), resting.eq(1)]
+        with m.Else():
+            m.d.sync += [rest.eq(rest - 1), resting.eq(resting & (rest != 0))]
+
+        def begin_block(end):
+            return [self.pixel.eq(0), pixels_left.eq(end), last_pixel.eq(end == 0)]
+
         with m.If(pixel_done):
-            m.d.sync += self.pixel.eq(self.pixel + 1)
+            m.d.sync += [
+                self.pixel.eq(self.pixel + 1),
+                pixels_left.eq(pixels_left - 1),
+                last_pixel.eq(pixels_left == 1),
+            ]
         with m.If(block_done):
             m.d.sync += [
-                self.pixel.eq(0),
                 blocks_left.eq(blocks_left - 1),
-                block_end.eq(Mux(blocks_left == 1, last_end, full_end)),
+                *begin_block(Mux(blocks_left == 1, last_end, full_end)),
             ]
         with m.If(tile_done | self.start):
-            m.d.sync += [
-                self.pixel.eq(0),
-                blocks_left.eq(layer.blocks - 1),
-                block_end.eq(first_end),
-            ]
+            m.d.sync += [blocks_left.eq(layer.blocks - 1), *begin_block(first_end)]
         return m
 
 

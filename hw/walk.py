@@ -50,54 +50,72 @@ class MapWalker(wiring.Component):
         column, row = Signal(SIZE_BITS), Signal(SIZE_BITS)
         groups_left = Signal(GROUP_BITS)
         tiles_left = Signal(GROUP_BITS)
-        last_column, last_row = Signal(), Signal()
-        # Counters run down to zero or up to these, so that no subtraction stands in their way.
-        column_end, row_end = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        # Each loop's end is a register too, worked out in the step before: comparisons would all
+        # stand in the way of what `advance` decides. `one_...`: the loop ends where it begins.
+        last_group, last_column, last_row, last_tile = (Signal() for _ in range(4))
+        one_group, one_last_group, one_column, one_row, one_tile = (Signal() for _ in range(5))
+        column_before, row_before = Signal(SIZE_BITS), Signal(SIZE_BITS)
         groups_end, last_groups_end = Signal(GROUP_BITS), Signal(GROUP_BITS)
+        tiles_end = Signal(GROUP_BITS)
+        pixel_step, row_step = Signal.like(layout.pixel), Signal.like(layout.row)
         m.d.sync += [
-            column_end.eq(layout.width - 1),
-            row_end.eq(layout.height - 1),
+            column_before.eq(layout.width - 2),
+            one_column.eq(layout.width == 1),
+            row_before.eq(layout.height - 2),
+            one_row.eq(layout.height == 1),
             groups_end.eq(layout.groups - 1),
+            one_group.eq(layout.groups == 1),
             last_groups_end.eq(layout.last_groups - 1),
+            one_last_group.eq(layout.last_groups == 1),
+            tiles_end.eq(layout.tiles - 1),
+            one_tile.eq(layout.tiles == 1),
+            pixel_step.eq(layout.pixel),
+            row_step.eq(layout.row),
         ]
         m.d.comb += [
-            last_column.eq(column == column_end),
-            last_row.eq(row == row_end),
-            self.last_group.eq(groups_left == 0),
+            self.last_group.eq(last_group),
             self.last_pixel.eq(last_column & last_row),
-            self.last_tile.eq(tiles_left == 0),
+            self.last_tile.eq(last_tile),
         ]
+
+        def begin_pixel(in_last_tile):
+            return [
+                self.group.eq(0),
+                groups_left.eq(Mux(in_last_tile, last_groups_end, groups_end)),
+                last_group.eq(Mux(in_last_tile, one_last_group, one_group)),
+            ]
+
         next_is_last = Signal()
         m.d.comb += next_is_last.eq(tiles_left == 1)
         next_pixel, next_row, next_tile = (Signal(ADDRESS_BITS) for _ in range(3))
         m.d.comb += [
-            next_pixel.eq(pixel_base + layout.pixel),
-            next_row.eq(row_base + layout.row),
-            next_tile.eq(tile_base + layout.groups),
+            next_pixel.eq(pixel_base + pixel_step),
+            next_row.eq(row_base + row_step),
+            next_tile.eq(tile_base + groups_end + 1),
         ]
         with m.If(self.advance):
-            with m.If(~self.last_group):
+            with m.If(~last_group):
                 m.d.sync += [
                     self.address.eq(self.address + 1),
                     self.group.eq(self.group + 1),
                     groups_left.eq(groups_left - 1),
+                    last_group.eq(groups_left == 1),
                 ]
             with m.Else():
-                m.d.sync += [
-                    self.group.eq(0),
-                    groups_left.eq(Mux(self.last_tile, last_groups_end, groups_end)),
-                ]
+                m.d.sync += begin_pixel(last_tile)
                 with m.If(~last_column):
                     m.d.sync += [
                         column.eq(column + 1),
+                        last_column.eq(column == column_before),
                         pixel_base.eq(next_pixel),
                         self.address.eq(next_pixel),
                     ]
                 with m.Else():
-                    m.d.sync += column.eq(0)
+                    m.d.sync += [column.eq(0), last_column.eq(one_column)]
                     with m.If(~last_row):
                         m.d.sync += [
                             row.eq(row + 1),
+                            last_row.eq(row == row_before),
                             row_base.eq(next_row),
                             pixel_base.eq(next_row),
                             self.address.eq(next_row),
@@ -105,19 +123,24 @@ class MapWalker(wiring.Component):
                     with m.Else():
                         m.d.sync += [
                             row.eq(0),
+                            last_row.eq(one_row),
                             tiles_left.eq(tiles_left - 1),
+                            last_tile.eq(next_is_last),
                             self.tile.eq(self.tile + 1),
                             tile_base.eq(next_tile),
                             row_base.eq(next_tile),
                             pixel_base.eq(next_tile),
                             self.address.eq(next_tile),
-                            groups_left.eq(Mux(next_is_last, last_groups_end, groups_end)),
+                            *begin_pixel(next_is_last),
                         ]
         with m.If(self.start):
             m.d.sync += [
-                Cat(column, row, self.group, self.tile).eq(0),
-                groups_left.eq(Mux(layout.tiles == 1, last_groups_end, groups_end)),
-                tiles_left.eq(layout.tiles - 1),
+                Cat(column, row, self.tile).eq(0),
+                last_column.eq(one_column),
+                last_row.eq(one_row),
+                *begin_pixel(one_tile),
+                tiles_left.eq(tiles_end),
+                last_tile.eq(one_tile),
                 tile_base.eq(layout.base),
                 row_base.eq(layout.base),
                 pixel_base.eq(layout.base),
@@ -188,10 +211,14 @@ class StepWalker(wiring.Component):
 
         # --- when to issue -----------------------------------------------------------------------
         active, issue = Signal(), Signal()
-        pixel, block_end = Signal(5), Signal(5)
+        pixel, block_end = Signal(4), Signal(4)
         ky, n = Signal(3), Signal(GROUP_BITS)
         tiles_left, blocks_left = Signal(9), Signal(14)
+        # The ends and beginnings of the loops are registers too, so that no comparison stands in
+        # the way of `issue`. `one_...`: the loop ends where it begins.
+        pixels_left = Signal(4)
         last_pixel, last_n, last_ky, last_step = (Signal() for _ in range(4))
+        first_pixel, first_step = Signal(), Signal()
         sets_ready = Signal(
             2
         )  # loaded and not yet begun: at most the shadow set and one on its way
@@ -200,12 +227,15 @@ class StepWalker(wiring.Component):
         settling = Signal(self._ready_latency)  # `input_ready` is still that of another row
         begin_block = Signal()
         # The layer's loop ends, so that no subtraction stands in the way of the counters.
-        inner_end, ky_end = Signal(GROUP_BITS), Signal(3)
+        n_before, ky_before = Signal(GROUP_BITS), Signal(3)
+        one_n, one_ky = Signal(), Signal()
         column_end, words_end = Signal(SIZE_BITS), Signal(5)
-        full_end, last_end, first_end = Signal(5), Signal(5), Signal(5)
+        full_end, last_end, first_end = Signal(4), Signal(4), Signal(4)
         m.d.sync += [
-            inner_end.eq(layer.inner - 1),
-            ky_end.eq(layer.kernel_rows - 1),
+            n_before.eq(layer.inner - 2),
+            one_n.eq(layer.inner == 1),
+            ky_before.eq(layer.kernel_rows - 2),
+            one_ky.eq(layer.kernel_rows == 1),
             column_end.eq(layer.out_width - 1),
             words_end.eq(layer.channel_words - 1),
             full_end.eq(layer.block - 1),
@@ -213,13 +243,10 @@ class StepWalker(wiring.Component):
             first_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
         ]
         m.d.comb += [
-            last_pixel.eq(pixel == block_end),
-            last_n.eq(n == inner_end),
-            last_ky.eq(ky == ky_end),
             last_step.eq(last_n & last_ky),
-            begin_block.eq((ky == 0) & (n == 0) & (pixel == 0)),
-            needs_set.eq((pixel == 0) & (sets_ready == 0)),
-            needs_output.eq((pixel == 0) & last_step & ~output_free),
+            begin_block.eq(first_step & first_pixel),
+            needs_set.eq(first_pixel & (sets_ready == 0)),
+            needs_output.eq(first_pixel & last_step & ~output_free),
             needs_input.eq(begin_block & is_stem & (~self.input_ready | settling[0])),
             issue.eq(active & ~needs_set & ~needs_output & ~needs_input),
             self.working.eq(active),
@@ -227,7 +254,7 @@ class StepWalker(wiring.Component):
             self.wait_output.eq(active & needs_output & ~needs_input),
             self.wait_weights.eq(active & needs_set & ~needs_output & ~needs_input),
         ]
-        begin_set = issue & (pixel == 0)
+        begin_set = issue & first_pixel
         m.d.sync += sets_ready.eq(sets_ready + self.loaded - begin_set)
         with m.If(begin_set & last_step):
             m.d.sync += output_free.eq(0)
@@ -272,6 +299,16 @@ class StepWalker(wiring.Component):
         with m.If(issue & last_pixel & last_step & by_rows & (after.row != begin.row)):
             m.d.sync += settling.eq(-1)
 
+        next_end = Mux(blocks_left == 1, last_end, full_end)
+
+        def begin_set_of(end):
+            return [
+                pixel.eq(0),
+                first_pixel.eq(1),
+                pixels_left.eq(end),
+                last_pixel.eq(end == 0),
+            ]
+
         row_offset = Signal(ADDRESS_BITS)  # ky * src_row
         words = Signal(5)  # n % channel_words
         channel = Signal(2)  # (n * taps) % in_channels
@@ -301,34 +338,50 @@ class StepWalker(wiring.Component):
                     active.eq(1),
                     begin.eq(origin),
                     here.eq(origin),
+                    Cat(ky, n, row_offset, words, channel).eq(0),
+                    first_step.eq(1),
+                    last_n.eq(one_n),
+                    last_ky.eq(one_ky),
                     block_end.eq(first_end),
-                    Cat(pixel, ky, n, row_offset, words, channel).eq(0),
+                    *begin_set_of(first_end),
                 ]
 
         with m.If(issue):
             with m.If(~last_pixel):
-                m.d.sync += [pixel.eq(pixel + 1), here.eq(after)]
+                m.d.sync += [
+                    pixel.eq(pixel + 1),
+                    first_pixel.eq(0),
+                    pixels_left.eq(pixels_left - 1),
+                    last_pixel.eq(pixels_left == 1),
+                    here.eq(after),
+                ]
             with m.Else():
-                m.d.sync += [pixel.eq(0), here.eq(begin)]
+                m.d.sync += [*begin_set_of(block_end), here.eq(begin), first_step.eq(0)]
                 with m.If(~last_n):
                     m.d.sync += [
                         n.eq(n + 1),
+                        last_n.eq(n == n_before),
                         words.eq(Mux(words == words_end, 0, words + 1)),
                         channel.eq(_modulo(m, channel, taps, layer.in_channels)),
                     ]
                 with m.Else():
                     m.d.sync += [
                         Cat(n, words, channel).eq(0),
+                        last_n.eq(one_n),
                         ky.eq(ky + 1),
+                        last_ky.eq(ky == ky_before),
                         row_offset.eq(row_offset + layer.src_row),
                     ]
                 with m.If(last_step):
                     m.d.sync += [
                         Cat(ky, row_offset).eq(0),
+                        first_step.eq(1),
+                        last_ky.eq(one_ky),
                         begin.eq(after),
                         here.eq(after),
                         blocks_left.eq(blocks_left - 1),
-                        block_end.eq(Mux(blocks_left == 1, last_end, full_end)),
+                        block_end.eq(next_end),
+                        *begin_set_of(next_end),
                     ]
                     with m.If(blocks_left == 0):
                         m.d.sync += [
@@ -336,6 +389,7 @@ class StepWalker(wiring.Component):
                             here.eq(origin),
                             blocks_left.eq(layer.blocks - 1),
                             block_end.eq(first_end),
+                            *begin_set_of(first_end),
                             tiles_left.eq(tiles_left - 1),
                         ]
                         with m.If(tiles_left == 0):
@@ -355,8 +409,8 @@ class StepWalker(wiring.Component):
         row_address = Signal(ADDRESS_BITS)
         m.d.sync += [
             valid.eq(issue),
-            part.swap.eq(pixel == 0),
-            part.first.eq((ky == 0) & (n == 0)),
+            part.swap.eq(first_pixel),
+            part.first.eq(first_step),
             part.last.eq(last_step),
             part.pixel.eq(pixel),
             part.select.eq(n & (self._words_per_group - 1)),
