@@ -117,7 +117,7 @@ class Array(wiring.Component):
             self.loaded.eq(self.load.valid & ~full & (word == self.set_words - 1)),
         ]
         # A register on the long way from the ring's memory to all lanes.
-        arrived = Signal(self._port_bits)
+        arrived = Signal(self._port_bits, reset_less=True)
         place = Signal(self.set_words)
         m.d.sync += [arrived.eq(self.load.payload), place.eq(0)]
         with m.If(self.load.valid & ~full):

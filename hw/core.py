@@ -138,7 +138,7 @@ class Core(wiring.Component):
         m.d.sync += [signal.eq(layer.kind == kind) for kind, signal in is_kind.items()]
         binary = is_kind[LayerKind.BINARY]
         reduction = Signal()
-        m.d.comb += reduction.eq(is_kind[LayerKind.POOL] | is_kind[LayerKind.MEAN])
+        m.d.sync += reduction.eq((layer.kind == LayerKind.POOL) | (layer.kind == LayerKind.MEAN))
         connect(m, flipped(self.descriptor), sequencer.descriptor)
         connect(m, flipped(self.params), post.params)
         connect(m, flipped(self.weights), ring.write)
@@ -200,9 +200,9 @@ class Core(wiring.Component):
             mac_operand.kind.eq(layer.kind),
             mac_operand.border.eq(layer.border),
             mac_operand.step.eq(at_operand),
-            mac_operand.bytes.eq(later(input_ring.read_data, wait, "bytes")),
+            mac_operand.bytes.eq(later(input_ring.read_data, wait, "bytes", reset_less=True)),
             mac_operand.residual.eq(residual_map.read_data),
-            mac_operand.feature.eq(later(features.read_data, wait, "feature")),
+            mac_operand.feature.eq(later(features.read_data, wait, "feature", reset_less=True)),
         ]
         for array, valid, at, operand, masked in (
             (xnor, step_valid & binary, step, bit_maps.read_data, ~step.inside[0]),

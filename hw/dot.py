@@ -168,7 +168,7 @@ class MacDot(wiring.Component):
         for stage in range(Multiplier.LATENCY, self.latency):
             sums = [sum(values[i + 1 : i + 2], values[i]) for i in range(0, len(values), 2)]
             values = [
-                Signal(value.shape(), name=f"sum_{stage}_{index}")
+                Signal(value.shape(), name=f"sum_{stage}_{index}", reset_less=True)
                 for index, value in enumerate(sums)
             ]
             for target, value in zip(values, sums, strict=True):

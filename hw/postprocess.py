@@ -239,8 +239,8 @@ class PostProcess(wiring.Component):
         the next tile. Only while ``tile_ready``, which falls in the next cycle unless the next tile
         is complete too.
     a, s, k, shortcut : In
-        Shifts of the layer, and whether the residual is added. Constant while there are words in
-        the pipeline.
+        Shifts of the layer, and whether the residual is added. Constant from the cycle before the
+        first word enters the pipeline until the last one has left.
     input : In(input_layout)
         One word of L channels; no flow control.
     output : Out(output_layout)
@@ -296,14 +296,18 @@ class PostProcess(wiring.Component):
         ]
         for index in range(self._post_lanes):
             lane = m.submodules[f"lane_{index}"] = PostLane()
+            # Copies of what all the shifters hang on; `keep` or synthesis would merge them.
+            for name in ("a", "s", "k", "shortcut"):
+                value = getattr(self, name)
+                copy = Signal.like(
+                    value, name=f"{name}_{index}", reset_less=True, attrs={"keep": "true"}
+                )
+                m.d.sync += copy.eq(value)
+                m.d.comb += getattr(lane, name).eq(copy)
             m.d.comb += [
                 lane.acc.eq(self.input.acc[index]),
                 lane.residual.eq(self.input.residual[index]),
                 lane.params.eq(store.values[index]),
-                lane.a.eq(self.a),
-                lane.s.eq(self.s),
-                lane.k.eq(self.k),
-                lane.shortcut.eq(self.shortcut),
                 self.output.residual[index].eq(lane.new_residual),
                 self.output.bits[index].eq(lane.bit),
                 self.output.logits[index].eq(lane.logit),
