@@ -343,16 +343,17 @@ class Control(wiring.Component):
             Register.MEMORY: self.memory,
             **counters,
         }
-        register_data = Signal(WORD_BITS)
+        register_data = Signal(WORD_BITS)  # registered: the logits take as long anyway
+        m.d.sync += register_data.eq(0)
         with m.Switch(address[:8]):
             for number, value in values.items():
                 with m.Case(number):
-                    m.d.comb += register_data.eq(Value.cast(value))
+                    m.d.sync += register_data.eq(Value.cast(value))
             for i in range(self._geometry.top_k):
                 with m.Case(Register.TOP_CLASS + i):
-                    m.d.comb += register_data.eq(Mux(done, self.top_class[i], 0))
+                    m.d.sync += register_data.eq(Mux(done, self.top_class[i], 0))
                 with m.Case(Register.TOP_LOGIT + i):
-                    m.d.comb += register_data.eq(Mux(done, self.top_logit[i], 0))
+                    m.d.sync += register_data.eq(Mux(done, self.top_logit[i], 0))
         m.d.sync += bus.read_data.eq(0)
         with m.Switch(window):
             with m.Case(Window.REGISTERS):

@@ -248,21 +248,23 @@ class Core(wiring.Component):
             post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
         ]
         # The max-pool starts anew with each tile, the last of which may be narrower; the tile of a
-        # stem in parts it goes on with.
+        # stem in parts it goes on with. It rests for longer than these registers take.
         pool_restart = later(drain.tile_done, read_latency + post.latency + 1, "pool_restart")
         tiles_left = Signal(9)
         with m.If(sequencer.start):
             m.d.sync += tiles_left.eq(layer.tiles - 1)
         with m.Elif(pool_restart):
             m.d.sync += tiles_left.eq(tiles_left - 1)
-        m.d.comb += [
+        m.d.sync += [
             max_pool.enable.eq(layer.pooled & is_kind[LayerKind.STEM]),
-            max_pool.width.eq(layer.out_width),
             max_pool.groups.eq(Mux(tiles_left == 0, layer.last_groups, geometry.groups)),
             max_pool.restart.eq(
                 is_kind[LayerKind.STEM]
                 & (pool_restart & (tiles_left != 0) | sequencer.start & layer.begins)
             ),
+        ]
+        m.d.comb += [
+            max_pool.width.eq(layer.out_width),
             max_pool.input.valid.eq(post.output.valid),
             max_pool.input.residual.eq(post.output.residual),
             max_pool.input.bits.eq(post.output.bits),

@@ -27,6 +27,16 @@ from isa.layer import CHANNEL, LAYER
 from isa.registers import ErrorCode
 
 
+def _crc8(covered):
+    """CRC-8 of a packet header's 24 bits, as an expression: without initial value, it is linear."""
+    algorithm = catalog.CRC8_SMBUS(len(covered))
+    of_bit = [algorithm.compute([1 << i]) for i in range(len(covered))]
+    return Cat(
+        Cat(bit for bit, value in zip(covered, of_bit, strict=True) if value >> i & 1).xor()
+        for i in range(PACKET["crc8"].width)
+    )
+
+
 class WordAssembler(wiring.Component):
     """Joins 32-bit words into items of `shape`, least significant word first.
 
@@ -157,25 +167,35 @@ class Loader(wiring.Component):
         muted = Signal()  # checking: nothing is delivered
         word = Signal(WORD_BITS, reset_less=True)
         word_valid = Signal()
+        # The word behind it, so that `take` need not reach the source in the same cycle.
+        spare = Signal(WORD_BITS, reset_less=True)
+        spare_valid = Signal()
+        arrives = Signal()
         take = Signal()  # `word` is used up
         command = self.check | self.start
         m.d.comb += [
             source.rewind.eq(command),
             source.address.eq(Mux(self.start, HEADER_WORDS, 0)),
-            source.words.ready.eq((state != State.IDLE) & (~word_valid | take)),
+            source.words.ready.eq((state != State.IDLE) & ~spare_valid),
+            arrives.eq(source.words.valid & source.words.ready),
             self.busy.eq(state != State.IDLE),
         ]
-        with m.If(source.words.ready):
-            m.d.sync += [word.eq(source.words.payload), word_valid.eq(source.words.valid)]
+        with m.If(~word_valid | take):
+            m.d.sync += [
+                word.eq(Mux(spare_valid, spare, source.words.payload)),
+                word_valid.eq(spare_valid | arrives),
+                spare_valid.eq(0),
+            ]
+        with m.Elif(arrives):
+            m.d.sync += [spare.eq(source.words.payload), spare_valid.eq(1)]
         m.d.sync += [
             self.progress.eq(take),
-            self.stream_busy.eq(source.words.ready & source.words.valid),
-            self.wait_stream.eq(source.words.ready & ~source.words.valid),
+            self.stream_busy.eq(arrives),
+            self.wait_stream.eq(source.words.ready & ~arrives & (~word_valid | take)),
         ]
 
         # CRCs
         m.submodules.crc32 = crc32 = crc.Processor(catalog.CRC32_ISO_HDLC(WORD_BITS))
-        m.submodules.crc8 = crc8 = crc.Processor(catalog.CRC8_SMBUS(24))
         restart = Signal()  # the next word is the first that the CRC-32 counts
         crc32_match = Signal()
         m.d.comb += [
@@ -211,18 +231,13 @@ class Loader(wiring.Component):
         remaining = Signal(PACKET["length"].shape)  # payload words after this one
         begins_layer = Signal()
         skipped = Signal()  # this layer is not computed
-        plausible = Signal()  # type, order and length of the packet are right
-        crc8_expected = Signal(PACKET["crc8"].shape)
-        header_good = Signal()
+        header_good = Signal()  # type, order, length and CRC-8 of the packet are right
         frame_left = Signal.like(self.frame_words)  # words of the frame section yet to be taken
         layers_left = Signal.like(layers)
         m.d.comb += [
-            crc8.data.eq(Cat(header.length[8:], header.length[:8], Value.cast(header.type))),
-            crc8.start.eq(crc8.valid),
-            crc8.valid.eq(take & (state == State.PACKET)),
             begins_layer.eq(self._begins_layer(header.type)),
-            header_good.eq(plausible & (crc8.crc == crc8_expected)),
         ]
+        covered = Cat(header.length[8:], header.length[:8], Value.cast(header.type))
 
         with m.Switch(state):
             with m.Case(State.HEADER):
@@ -271,8 +286,9 @@ class Loader(wiring.Component):
                         state.eq(State.PAYLOAD),
                         kind.eq(header.type),
                         remaining.eq(header.length - 1),
-                        crc8_expected.eq(header.crc8),
-                        plausible.eq(self._plausible(m, header, previous)),
+                        header_good.eq(
+                            self._plausible(m, header, previous) & (_crc8(covered) == header.crc8)
+                        ),
                         frame_left.eq(frame_left - 1),
                     ]
                     with m.If(begins_layer):
@@ -330,6 +346,7 @@ class Loader(wiring.Component):
                 state.eq(Mux(self.start, State.PACKET, State.HEADER)),
                 muted.eq(self.check),
                 word_valid.eq(0),
+                spare_valid.eq(0),
                 restart.eq(1),
                 index.eq(0),
                 previous.eq(PacketType.END),

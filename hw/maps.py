@@ -183,9 +183,10 @@ class InputRing(wiring.Component):
         head, base = Signal(address_bits), Signal(address_bits)
         count = Signal(range(depth + 1))  # bytes stored and not yet freed
         word, bytes_left = Signal(WORD_BITS), Signal(range(5))
-        store = Signal()
+        store, room = Signal(), Signal()
+        m.d.sync += room.eq(Mux(store, count < depth - 4, count <= depth - 4))
         m.d.comb += [
-            self.write.ready.eq((bytes_left == 0) & (count <= depth - 4)),
+            self.write.ready.eq((bytes_left == 0) & room),
             store.eq(bytes_left != 0),
         ]
         with m.If(store):

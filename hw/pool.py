@@ -45,7 +45,8 @@ class MaxPool(wiring.Component):
     width : In
         Of the map before the pool; ``width // 2 * groups`` must be at most ``line_words``.
     groups : In
-        Words of a pixel, at most ``max_groups``. Like ``width``, constant within a map.
+        Words of a pixel, at most ``max_groups``. Like ``width``, constant from the cycle before a
+        map's first word to its last one.
     restart : In(1)
         The next word, or the one that comes in this cycle, is the first of a map.
     input, output : word_layout
@@ -97,7 +98,9 @@ class MaxPool(wiring.Component):
         kept, now = Signal(place), Signal(place)
         valid = self.input.valid
         m.d.comb += now.eq(Mux(self.restart, 0, kept))
-        last_group = now.group == self.groups - 1
+        groups_end, width_end = Signal(range(self._max_groups)), Signal(SIZE_BITS)
+        m.d.sync += [groups_end.eq(self.groups - 1), width_end.eq(self.width - 1)]
+        last_group = now.group == groups_end
         with m.If(self.restart | self.enable):
             m.d.sync += kept.eq(now)
         with m.If(valid & self.enable):
@@ -106,7 +109,7 @@ class MaxPool(wiring.Component):
                 m.d.sync += kept.line.eq(now.line + 1)
             with m.If(last_group):
                 m.d.sync += [kept.group.eq(0), kept.column.eq(now.column + 1)]
-                with m.If(now.column == self.width - 1):
+                with m.If(now.column == width_end):
                     m.d.sync += [
                         kept.column.eq(0),
                         kept.line.eq(0),
@@ -193,14 +196,14 @@ class Average(wiring.Component):
     Members
     -------
     shift : In
-        Constant while there are words in the pipeline.
+        Constant from the cycle before the first word until the last sum has left.
     input : In(valid, first, last, data: L x signed(9))
         A sum begins with ``first`` and ends with ``last``, at most 2**14 words later.
     output : Out(valid, data: L x signed(16))
         ``latency`` cycles after ``last``.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, *, post_lanes):
         check_positive("Average", post_lanes=post_lanes)
@@ -246,15 +249,17 @@ class Average(wiring.Component):
             target = self.output.valid if n == self.latency else Signal(name=f"valid_{n}")
             m.d.sync += target.eq(done)
             done = target
-        coarse = Cat(Const(0, FINE_SHIFT_BITS), self.shift[FINE_SHIFT_BITS:])
+        shift = Signal.like(self.shift, reset_less=True)
+        m.d.sync += shift.eq(self.shift)
+        coarse = Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
         for lane in range(self._post_lanes):
             total = Signal(signed(SUM_BITS), name=f"total_{lane}", reset_less=True)
             shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}", reset_less=True)
             with m.If(valid):
                 m.d.sync += total.eq(Mux(first, 0, total) + entry[lane])
             m.d.sync += shifted.eq(with_half(total) >> coarse)
-            fine = Signal(signed(SUM_BITS + 1), name=f"fine_{lane}")
-            m.d.comb += fine.eq(shifted >> self.shift[:FINE_SHIFT_BITS])
+            fine = Signal(signed(FEATURE_BITS + 1), name=f"fine_{lane}", reset_less=True)
+            m.d.sync += fine.eq(shifted >> shift[:FINE_SHIFT_BITS])
             m.d.sync += output[lane].eq(fine[1:].as_signed() + fine[0])
         return m
 

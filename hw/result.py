@@ -7,6 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_positive
+from hw.maps import UNCHECKED
 from isa.fixed import LOGIT_BITS, limits
 from isa.registers import CLASS_BITS, NO_CLASS
 
@@ -34,7 +35,7 @@ class Result(wiring.Component):
         NO_CLASS and the smallest logit for entries beyond ``count``.
     """
 
-    READ_LATENCY = 2
+    READ_LATENCY = 3
     SCAN_LATENCY = READ_LATENCY + 2
 
     def __init__(self, *, post_lanes, classes, top_k):
@@ -67,7 +68,7 @@ class Result(wiring.Component):
         m = Module()
         words = -(-self._classes // self._post_lanes)
         layout = self.input.logits.shape()
-        m.submodules.store = store = Memory(shape=layout, depth=words, init=[])
+        m.submodules.store = store = Memory(shape=layout, depth=words, init=[], attrs=UNCHECKED)
 
         write, position = store.write_port(), Signal(range(words + 1))
         m.d.comb += [
@@ -83,7 +84,7 @@ class Result(wiring.Component):
         # --- reading, for the scan or the host --------------------------------------------------
         scanning, scanned = Signal(), Signal(range(self._classes + 1))
         at = data.StructLayout({"word": range(words), "lane": range(self._post_lanes)})
-        wanted, lane = Signal(at), Signal(range(self._post_lanes))
+        wanted, lanes = Signal(at), [Signal(range(self._post_lanes)) for _ in range(2)]
         scan_at = Signal(at)
         m.d.comb += wanted.eq(Mux(scanning, scan_at, 0))
         with m.If(~scanning):
@@ -92,9 +93,14 @@ class Result(wiring.Component):
                 wanted.lane.eq(self.read_class % self._post_lanes),
             ]
         read = store.read_port()
-        logits = Signal(layout)
-        m.d.comb += [read.addr.eq(wanted.word), read.en.eq(1), logits.eq(read.data)]
-        m.d.sync += [lane.eq(wanted.lane), self.read_logit.eq(logits[lane])]
+        logits = Signal(layout, reset_less=True)
+        m.d.comb += [read.addr.eq(wanted.word), read.en.eq(1)]
+        m.d.sync += [
+            lanes[0].eq(wanted.lane),
+            lanes[1].eq(lanes[0]),
+            logits.eq(read.data),
+            self.read_logit.eq(logits[lanes[1]]),
+        ]
 
         # --- one class a cycle into a sorted list -----------------------------------------------
         with m.If(scanning):

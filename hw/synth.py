@@ -88,15 +88,24 @@ def _waive_collisions(yosys, design):
     Yosys itself heeds the attribute at asynchronous ports alone, and Amaranth has none there: each
     block would get a register beside it for the word that is written, and a multiplexer behind it.
     """
-    kind, memid, mask = map(yosys.IdString, ("$memrd_v2", "\\MEMID", "\\COLLISION_X_MASK"))
+    reads, writes, memid, clock, mask, attribute = map(
+        yosys.IdString,
+        ("$memrd_v2", "$memwr_v2", "\\MEMID", "\\CLK", "\\COLLISION_X_MASK", "\\no_rw_check"),
+    )
     for module in design.modules_.values():
-        memories = module.memories
+        memories, ports = module.memories, {}
         for cell in module.cells_.values():
-            if cell.type == kind:
-                memory = memories[yosys.IdString(cell.getParam(memid).decode_string())]
-                if memory.get_bool_attribute(yosys.IdString("\\no_rw_check")):
-                    width = cell.getParam(mask).size()
-                    cell.setParam(mask, yosys.Const(yosys.State.S1, width))
+            if cell.type in (reads, writes):
+                name = cell.getParam(memid).decode_string()
+                if memories[yosys.IdString(name)].get_bool_attribute(attribute):
+                    ports.setdefault(name, []).append(cell)
+        for cells in ports.values():
+            # Ports of two clocks know no such rule; Yosys refuses the mask there.
+            if all(cell.getPort(clock) == cells[0].getPort(clock) for cell in cells):
+                for cell in cells:
+                    if cell.type == reads:
+                        width = cell.getParam(mask).size()
+                        cell.setParam(mask, yosys.Const(yosys.State.S1, width))
 
 
 if __name__ == "__main__":

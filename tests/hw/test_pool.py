@@ -44,14 +44,16 @@ def run_pool(dut, maps, *, enable, gaps, parts=False):
                 await tick()
             for _ in range(dut.latency):
                 await tick()
-            ctx.set(dut.enable, 1)
             ctx.set(dut.width, width)
             ctx.set(dut.groups, groups)
+            await tick()
+            ctx.set(dut.enable, 1)
 
         for index, (residual, bits) in enumerate(maps):
             height, width, channels = residual.shape
             ctx.set(dut.width, width)
             ctx.set(dut.groups, channels // LANES)
+            await tick()
             ctx.set(dut.restart, 1)
             if index % 2:  # a restart of its own; otherwise it comes with the first word
                 await tick()
