@@ -184,6 +184,7 @@ class Core(wiring.Component):
         at_operand = later(step, wait, "operand_step", reset_less=True)
         to_mac = later(at_operand, MacOperand.LATENCY, "mac_step", reset_less=True)
         to_mac_valid = later(step_valid & ~binary, wait + MacOperand.LATENCY, "mac_step_valid")
+        m.d.sync += input_ring.release.eq(sequencer.release_input)
         m.d.comb += [
             bit_maps.read_address.eq(steps.step.address),
             input_ring.read_address.eq(steps.step.address),
@@ -194,7 +195,6 @@ class Core(wiring.Component):
             input_ring.start.eq(sequencer.start & is_kind[LayerKind.STEM] & layer.begins),
             input_ring.active.eq(steps.working & is_kind[LayerKind.STEM]),
             input_ring.row.eq(steps.row),
-            input_ring.release.eq(sequencer.release_input),
             steps.input_ready.eq(input_ring.ready),
             features.read_address.eq(steps.step.address),
             mac_operand.kind.eq(layer.kind),

@@ -37,6 +37,10 @@ def _crc8(covered):
     )
 
 
+def _ports(words):
+    return words.payload, words.valid, words.ready
+
+
 class WordAssembler(wiring.Component):
     """Joins 32-bit words into items of `shape`, least significant word first.
 
@@ -234,9 +238,25 @@ class Loader(wiring.Component):
         header_good = Signal()  # type, order, length and CRC-8 of the packet are right
         frame_left = Signal.like(self.frame_words)  # words of the frame section yet to be taken
         layers_left = Signal.like(layers)
+        # Where the payload goes: registers that the header sets. What goes nowhere is dropped.
+        streams = (
+            (LAYER_TYPES, queue.w_data, queue.w_en, queue.w_rdy),
+            ((PacketType.PARAMS,), *_ports(params.words)),
+            ((PacketType.WEIGHTS,), *_ports(weights.words)),
+        )
+        chosen = Signal(len(streams))
+        dropped = Signal()
+        is_end = Signal()
+        skip_now = Signal()
         m.d.comb += [
             begins_layer.eq(self._begins_layer(header.type)),
+            skip_now.eq(skipped),
         ]
+        with m.If(begins_layer):
+            m.d.comb += skip_now.eq(
+                (header.type == PacketType.STEM) & self.stem_done
+                | (header.type == PacketType.AHEAD) & ~self.more
+            )
         covered = Cat(header.length[8:], header.length[:8], Value.cast(header.type))
 
         with m.Switch(state):
@@ -290,43 +310,30 @@ class Loader(wiring.Component):
                             self._plausible(m, header, previous) & (_crc8(covered) == header.crc8)
                         ),
                         frame_left.eq(frame_left - 1),
+                        skipped.eq(skip_now),
+                        is_end.eq(header.type == PacketType.END),
+                        dropped.eq(muted | skip_now | (header.type == PacketType.END)),
                     ]
+                    for number, (types, *_) in enumerate(streams):
+                        here = Cat(header.type == known for known in types).any()
+                        m.d.sync += chosen[number].eq(here & ~muted & ~skip_now)
                     with m.If(begins_layer):
-                        m.d.sync += [
-                            layers_left.eq(layers_left - 1),
-                            skipped.eq(
-                                (header.type == PacketType.STEM) & self.stem_done
-                                | (header.type == PacketType.AHEAD) & ~self.more
-                            ),
-                        ]
+                        m.d.sync += layers_left.eq(layers_left - 1)
 
             with m.Case(State.PAYLOAD):
                 with m.If(~header_good):
                     m.d.sync += fail(ErrorCode.PACKET)
                 with m.Else():
-                    m.d.comb += [
-                        queue.w_data.eq(word),
-                        params.words.payload.eq(word),
-                        weights.words.payload.eq(word),
-                    ]
-                    with m.Switch(kind):
-                        for types, valid, ready in (
-                            (LAYER_TYPES, queue.w_en, queue.w_rdy),
-                            ((PacketType.PARAMS,), params.words.valid, params.words.ready),
-                            ((PacketType.WEIGHTS,), weights.words.valid, weights.words.ready),
-                        ):
-                            with m.Case(*types):
-                                m.d.comb += [
-                                    valid.eq(word_valid & ~muted & ~skipped),
-                                    take.eq(word_valid & (ready | muted | skipped)),
-                                ]
-                        with m.Case(PacketType.END):
-                            m.d.comb += take.eq(word_valid)
+                    takes = dropped
+                    for number, (_, payload, valid, ready) in enumerate(streams):
+                        takes |= chosen[number] & ready
+                        m.d.comb += [payload.eq(word), valid.eq(word_valid & chosen[number])]
+                    m.d.comb += take.eq(word_valid & takes)
                 with m.If(take):
                     m.d.sync += [remaining.eq(remaining - 1), frame_left.eq(frame_left - 1)]
                     with m.If(remaining == 0):
                         m.d.sync += [state.eq(State.PACKET), previous.eq(kind)]
-                        with m.If(kind == PacketType.END):
+                        with m.If(is_end):
                             m.d.sync += [
                                 state.eq(State.IDLE),
                                 self.checked.eq(muted),

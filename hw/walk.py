@@ -219,6 +219,7 @@ class StepWalker(wiring.Component):
         pixels_left = Signal(4)
         last_pixel, last_n, last_ky, last_step = (Signal() for _ in range(4))
         first_pixel, first_step = Signal(), Signal()
+        last_block, last_is_next = Signal(), Signal()
         sets_ready = Signal(
             2
         )  # loaded and not yet begun: at most the shadow set and one on its way
@@ -299,7 +300,13 @@ class StepWalker(wiring.Component):
         with m.If(issue & last_pixel & last_step & by_rows & (after.row != begin.row)):
             m.d.sync += settling.eq(-1)
 
-        next_end = Mux(blocks_left == 1, last_end, full_end)
+        next_end = Mux(last_is_next, last_end, full_end)
+
+        begin_tile = [
+            blocks_left.eq(layer.blocks - 1),
+            last_block.eq(layer.blocks == 1),
+            last_is_next.eq(layer.blocks == 2),
+        ]
 
         def begin_set_of(end):
             return [
@@ -324,7 +331,7 @@ class StepWalker(wiring.Component):
                 origin.x.eq(-layer.pad_x),
                 origin.address.eq(layer.src_base),
                 tiles_left.eq(layer.tiles - 1),
-                blocks_left.eq(layer.blocks - 1),
+                *begin_tile,
             ]
         with m.If(preparing):
             with m.If(pad_left != 0):
@@ -380,14 +387,16 @@ class StepWalker(wiring.Component):
                         begin.eq(after),
                         here.eq(after),
                         blocks_left.eq(blocks_left - 1),
+                        last_block.eq(last_is_next),
+                        last_is_next.eq(blocks_left == 2),
                         block_end.eq(next_end),
                         *begin_set_of(next_end),
                     ]
-                    with m.If(blocks_left == 0):
+                    with m.If(last_block):
                         m.d.sync += [
                             begin.eq(origin),
                             here.eq(origin),
-                            blocks_left.eq(layer.blocks - 1),
+                            *begin_tile,
                             block_end.eq(first_end),
                             *begin_set_of(first_end),
                             tiles_left.eq(tiles_left - 1),
