@@ -60,8 +60,7 @@ class LayerEstimate:
 
 def set_words(layer: Layer, geometry: Geometry) -> int:
     """Words of the ring in one weight set."""
-    binary = layer.kind is LayerKind.BINARY
-    return (geometry.binary_set_bits if binary else geometry.mac_set_bits) // geometry.port_bits
+    return geometry.set_bits(layer.kind) // geometry.port_bits
 
 
 def packet_words(layer: Layer, geometry: Geometry) -> int:

@@ -57,8 +57,8 @@ def convolutions(network: Network, geometry: Geometry) -> Iterator[Shape]:
     """Every layer with weights, in order."""
     taps, mac_bits = geometry.taps, geometry.mac_set_bits
     kernel = network.stem.kernel
-    stem_steps = kernel * ceil_div(kernel * network.input_channels, taps)
-    yield Shape("stem", network.widths[0], stem_steps, mac_bits)
+    stem_steps = kernel * ceil_div(kernel * network.input_channels, geometry.stem_taps)
+    yield Shape("stem", network.widths[0], stem_steps, geometry.stem_set_bits)
     for block in network.blocks():
         channels, name = block.in_channels, block.name
         if block.downsamples:

@@ -67,7 +67,7 @@ class Machine:
         return self._write(fields, acc, params, shifts)
 
     def _accumulate(self, kind: LayerKind, fields: Fields, weights: IntArray) -> IntArray:
-        """(pixels, M) from one tile's weights (kernel_rows, inner, M, K or T)."""
+        """(pixels, M) from one tile's weights (kernel_rows, inner, M, K, S or T)."""
         width, stride = fields["out_width"], 1 + fields["stride2"]
         pixel = np.arange(width * fields["out_height"])[:, None]
         row_length, taps = fields["row_length"], weights.shape[3]

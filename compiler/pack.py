@@ -26,21 +26,22 @@ def pack(program: Program) -> Image:
         layers=len(program.layers),
         logit_exponent=int(exponent),
     )
-    packets = [packet for layer in program.layers for packet in layer_packets(layer)]
+    geometry = program.geometry
+    packets = [packet for layer in program.layers for packet in layer_packets(layer, geometry)]
     try:
-        return build(program.geometry, info, packets)
+        return build(geometry, info, packets)
     except ValueError as error:
         raise CompileError(str(error)) from error
 
 
-def layer_packets(layer: Layer) -> list[Packet]:
+def layer_packets(layer: Layer, geometry: Geometry) -> list[Packet]:
     """LAYER, STEM or AHEAD, then PARAMS and WEIGHTS of every tile."""
     assert layer.descriptor is not None
     packets = [Packet(layer.packet, checked.to_words(LAYER, layer.descriptor))]
     if layer.tiles is not None:
         for tile in range(layer.tiles.count):
             packets.append(Packet(PacketType.PARAMS, pack_params(layer.tiles, tile)))
-            packets.append(Packet(PacketType.WEIGHTS, pack_weights(layer, tile)))
+            packets.append(Packet(PacketType.WEIGHTS, pack_weights(layer, geometry, tile)))
     return packets
 
 
@@ -52,11 +53,16 @@ def pack_params(tiles: Tiles, tile: int) -> list[int]:
     return words
 
 
-def pack_weights(layer: Layer, tile: int) -> list[int]:
+def pack_weights(layer: Layer, geometry: Geometry, tile: int) -> list[int]:
     """Sets in order of the steps; row 0 of a set, and value 0 of a row, in the lowest bits."""
     assert layer.tiles is not None
-    width = 1 if layer.kind is LayerKind.BINARY else WEIGHT_BITS
-    return bits.pack(layer.tiles.weights[tile], width, WORD_BITS)
+    weights = layer.tiles.weights[tile]
+    if layer.kind is LayerKind.BINARY:
+        return bits.pack(weights, 1, WORD_BITS)
+    rows = weights.reshape(-1, *weights.shape[2:])
+    parts = rows[:, :, : geometry.taps], rows[:, :, geometry.taps :]
+    sets = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
+    return bits.pack(sets, WEIGHT_BITS, WORD_BITS)
 
 
 def unpack(
@@ -77,14 +83,21 @@ def unpack(
 def _unpack_tiles(
     fields: dict[str, int], pairs: list[tuple[Packet, Packet]], geometry: Geometry
 ) -> Tiles:
-    binary = fields["kind"] == LayerKind.BINARY.value
-    width, depth = (1, geometry.word_bits) if binary else (WEIGHT_BITS, geometry.taps)
-    shape = (fields["kernel_rows"], fields["inner"], geometry.lanes, depth)
+    kind, lanes = LayerKind(fields["kind"]), geometry.lanes
+    steps = fields["kernel_rows"], fields["inner"]
     weights, channels = [], []
     for params, packet in pairs:
         assert (params.type, packet.type) == (PacketType.PARAMS, PacketType.WEIGHTS)
-        values = bits.unpack(packet.payload, width, WORD_BITS, math.prod(shape), signed=not binary)
-        weights.append(values.reshape(shape))
+        count = math.prod(steps) * geometry.set_bits(kind)
+        if kind is LayerKind.BINARY:
+            values = bits.unpack(packet.payload, 1, WORD_BITS, count, signed=False)
+            weights.append(values.reshape(*steps, lanes, -1))
+        else:
+            count //= WEIGHT_BITS
+            values = bits.unpack(packet.payload, WEIGHT_BITS, WORD_BITS, count, signed=True)
+            parts = np.split(values.reshape(*steps, -1), [lanes * geometry.taps], axis=2)
+            rows = [part.reshape(*steps, lanes, part.shape[2] // lanes) for part in parts]
+            weights.append(np.concatenate(rows, axis=3))
         channels.append(
             [
                 checked.from_words(CHANNEL, params.payload[i : i + CHANNEL_WORDS])

@@ -1,7 +1,7 @@
 """Weights and parameters, cut into tiles of M output channels and weight sets of one step each.
 
 Steps of a tile are kernel rows, then positions along a kernel row: of a binary layer one K-bit word
-a position (channels of the leftmost column first), of the stem T bytes (columns and channels run
+a position (channels of the leftmost column first), of the stem S bytes (columns and channels run
 on), of pointwise layer and classifier T channels.
 
 Padding: weight bits beyond the real channels are 1 (the map's bits are 0 there, so the XNOR is 0),
@@ -33,7 +33,7 @@ def cut(layer: Layer, geometry: Geometry) -> Tiles:
     assert layer.params is not None
     lanes = geometry.lanes
     count = ceil_div(layer.out_channels, lanes)
-    rows = kernel_rows(layer, geometry)  # (out, kernel rows, inner, K or T)
+    rows = kernel_rows(layer, geometry)  # (out, kernel rows, inner, K, S or T)
     padding = 1 if layer.kind is LayerKind.BINARY else 0
     weights = np.full((count * lanes, *rows.shape[1:]), padding, np.int64)
     weights[: len(rows)] = rows
@@ -48,7 +48,7 @@ def cut(layer: Layer, geometry: Geometry) -> Tiles:
 
 
 def kernel_rows(layer: Layer, geometry: Geometry) -> IntArray:
-    """(out, kernel rows, inner, K or T): every channel's weights in the order of the steps."""
+    """(out, kernel rows, inner, K, S or T): every channel's weights in the order of the steps."""
     assert layer.weights is not None
     out, channels, kernel, _ = layer.weights.shape
     rows = layer.weights.transpose(0, 2, 3, 1)  # (out, ky, kx, channel)
@@ -56,7 +56,7 @@ def kernel_rows(layer: Layer, geometry: Geometry) -> IntArray:
         size, padding = geometry.word_bits, 1
         missing = -channels % size  # the padding of every pixel
     else:
-        size, padding = geometry.taps, 0
+        size, padding = geometry.taps_of(layer.kind), 0
         rows = rows.reshape(out, kernel, 1, kernel * channels)
         missing = -kernel * channels % size  # the padding of every kernel row
     rows = np.pad(rows, ((0, 0), (0, 0), (0, 0), (0, missing)), constant_values=padding)

@@ -41,6 +41,7 @@ GEOMETRY_FIELDS = (
     "lanes",
     "word_bits",
     "taps",
+    "stem_taps",
     "port_bits",
     "post_lanes",
     "ring_words",

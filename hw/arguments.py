@@ -16,3 +16,9 @@ def check_multiple(subject, name, value, other, divisor):
         raise ValueError(
             f"{subject} {name} must be a multiple of {other} ({divisor}), not {value!r}"
         )
+
+
+def check_at_least(subject, name, value, other, least):
+    """Raises ValueError if ``value`` is less than the one named ``other``."""
+    if value < least:
+        raise ValueError(f"{subject} {name} must be at least {other} ({least}), not {value!r}")

@@ -9,7 +9,7 @@ A weight set stays while the pixels of a block pass, one a cycle; each pixel has
 from functools import partial
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Shape, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -57,9 +57,12 @@ class Array(wiring.Component):
     Members
     -------
     load : In(stream of port_bits)
-        The words of the next weight set, least significant first; lane m's weights stand in bits
-        m*W.. of the set, W the bits of one lane's weights. Taken while the shadow set is not full,
-        that is from the cycle after the swap on.
+        The words of the next weight set, least significant first. A set has parts, as the dot
+        product says in ``weight_parts``: each is some bits of every lane's weights, lane 0 first.
+        Taken while the shadow set is not full, that is from the cycle after the swap on.
+    whole : In(1)
+        The set that is loaded has all its parts. Otherwise it ends with the first, and what the
+        weights of the others are multiplied by must be 0.
     loaded : Out(1)
         Pulses with the last word of a set. The swap may come in the next cycle or any later one.
     step : In(step_layout)
@@ -83,14 +86,17 @@ class Array(wiring.Component):
         self._bipolar = bipolar
         self._lanes, self._post_lanes = lanes, post_lanes
         self._port_bits, self._acc_bits = port_bits, acc_bits
-        self._weight_bits = Shape.cast(self._dots[0].weights.shape()).width
-        check_multiple("Array", "weight set", lanes * self._weight_bits, "port_bits", port_bits)
-        self.set_words = lanes * self._weight_bits // port_bits
+        self._parts = self._dots[0].weight_parts
+        for bits in self._parts:
+            check_multiple("Array", "weight set", lanes * bits, "port_bits", port_bits)
+        self._first_words = lanes * self._parts[0] // port_bits
+        self.set_words = lanes * sum(self._parts) // port_bits
         # A copy of the operand, another beside the active weights, and the output RAM.
         self.step_latency = self._dots[0].latency + 3
         super().__init__(
             {
                 "load": In(stream.Signature(port_bits)),
+                "whole": In(1, init=1),
                 "loaded": Out(1),
                 "step": In(step_layout(self._dots[0].operand.shape())),
                 "written": Out(1),
@@ -103,18 +109,19 @@ class Array(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step, lanes, width = self.step, self._lanes, self._weight_bits
+        step, lanes = self.step, self._lanes
         dot_latency = self._dots[0].latency
         for lane, dot in enumerate(self._dots):
             m.submodules[f"dot_{lane}"] = dot
 
         # --- shadow weights ----------------------------------------------------------------------
-        shadow = Signal(lanes * width, reset_less=True)
+        shadow = Signal(lanes * sum(self._parts), reset_less=True)
+        last_word = Mux(self.whole, self.set_words - 1, self._first_words - 1)
         word, full = Signal(range(self.set_words)), Signal()
         swap = step.valid & step.swap
         m.d.comb += [
             self.load.ready.eq(~full),
-            self.loaded.eq(self.load.valid & ~full & (word == self.set_words - 1)),
+            self.loaded.eq(self.load.valid & ~full & (word == last_word)),
         ]
         # A register on the long way from the ring's memory to all lanes.
         arrived = Signal(self._port_bits, reset_less=True)
@@ -131,6 +138,13 @@ class Array(wiring.Component):
         with m.If(swap):
             # The copy is made one cycle later, at the edge that stores the next set's first word.
             m.d.sync += full.eq(0)
+
+        def shadow_weights(lane):
+            parts, start = [], 0
+            for bits in self._parts:
+                parts.append(shadow[start + lane * bits :][:bits])
+                start += lanes * bits
+            return Cat(parts)
 
         # --- control that travels beside the operand ---------------------------------------------
         # after[n] is what the step was n cycles ago.
@@ -206,7 +220,7 @@ class Array(wiring.Component):
             for lane, dot in enumerate(dots, start):
                 active = Signal(dot.weights.shape(), name=f"active_{lane}", reset_less=True)
                 with m.If(swap_copy):
-                    m.d.sync += active.eq(shadow.word_select(lane, width))
+                    m.d.sync += active.eq(shadow_weights(lane))
                 m.d.comb += [
                     dot.operand.eq(operand_copy),
                     dot.weights.eq(active),
@@ -267,10 +281,11 @@ def xnor_array(*, word_bits, lanes, port_bits, post_lanes, acc_bits=POPCOUNT_BIT
     )  # fmt: skip
 
 
-def mac_array(*, taps, lanes, port_bits, post_lanes, acc_bits=ACC_BITS):
-    """The int8 array: lanes of ``taps`` products with 16-bit operands."""
-    check_positive("Array", taps=taps)
+def mac_array(*, taps, stem_taps, lanes, port_bits, post_lanes, acc_bits=ACC_BITS):
+    """The int8 array: lanes of ``taps`` products with 16-bit operands, and as many with bytes that
+    there are ``stem_taps``."""
+    check_positive("Array", taps=taps, stem_taps=stem_taps)
     return Array(
-        dot=partial(MacDot, taps=taps), bipolar=False, lanes=lanes,
+        dot=partial(MacDot, taps=taps, stem_taps=stem_taps), bipolar=False, lanes=lanes,
         port_bits=port_bits, post_lanes=post_lanes, acc_bits=acc_bits,
     )  # fmt: skip

@@ -83,7 +83,8 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self._geometry
-        taps, lanes, post_lanes = geometry.taps, geometry.lanes, geometry.post_lanes
+        lanes, post_lanes = geometry.lanes, geometry.post_lanes
+        taps = {"taps": geometry.taps, "stem_taps": geometry.stem_taps}
         residual_shape = residual_layout(post_lanes)
 
         m.submodules.sequencer = sequencer = Sequencer()
@@ -91,7 +92,7 @@ class Core(wiring.Component):
             port_bits=geometry.port_bits, depth=geometry.ring_words
         )
         m.submodules.steps = steps = StepWalker(
-            taps=taps, post_lanes=post_lanes, ready_latency=InputRing.READY_LATENCY
+            **taps, post_lanes=post_lanes, ready_latency=InputRing.READY_LATENCY
         )
         m.submodules.reducer = reducer = Reducer()
         m.submodules.bit_maps = bit_maps = BitMaps(
@@ -100,17 +101,19 @@ class Core(wiring.Component):
         m.submodules.residual_map = residual_map = WordMap(
             shape=residual_shape, depth=geometry.residual_words
         )
-        m.submodules.input_ring = input_ring = InputRing(depth=geometry.input_bytes, taps=taps)
+        m.submodules.input_ring = input_ring = InputRing(
+            depth=geometry.input_bytes, stem_taps=geometry.stem_taps
+        )
         m.submodules.features = features = WordMap(
             shape=feature_layout(post_lanes), depth=-(-geometry.channels // post_lanes)
         )
-        m.submodules.operand = mac_operand = MacOperand(taps=taps, post_lanes=post_lanes)
+        m.submodules.operand = mac_operand = MacOperand(**taps, post_lanes=post_lanes)
         m.submodules.xnor = xnor = xnor_array(
             lanes=lanes, word_bits=geometry.word_bits,
             port_bits=geometry.port_bits, post_lanes=post_lanes,
         )  # fmt: skip
         m.submodules.mac = mac = mac_array(
-            lanes=lanes, taps=taps, port_bits=geometry.port_bits, post_lanes=post_lanes
+            **taps, lanes=lanes, port_bits=geometry.port_bits, post_lanes=post_lanes
         )
         m.submodules.drain = drain = Drain(groups=geometry.groups)
         m.submodules.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
@@ -158,12 +161,18 @@ class Core(wiring.Component):
         # --- weights: ring -> the array that the layer uses --------------------------------------
         steps_in_tile = Signal(SIZE_BITS + 4)
         m.d.sync += steps_in_tile.eq(layer.kernel_rows * layer.inner)
-        binary_words = geometry.binary_set_bits // geometry.port_bits
-        mac_words = geometry.mac_set_bits // geometry.port_bits
-        m.d.sync += ring.words.eq(
-            Mux(binary, steps_in_tile * binary_words, steps_in_tile * mac_words)
+        stem = is_kind[LayerKind.STEM]
+        binary_words, stem_words, mac_words = (
+            steps_in_tile * (set_bits // geometry.port_bits)
+            for set_bits in (
+                geometry.binary_set_bits,
+                geometry.stem_set_bits,
+                geometry.mac_set_bits,
+            )
         )
+        m.d.sync += ring.words.eq(Mux(binary, binary_words, Mux(stem, stem_words, mac_words)))
         m.d.comb += [
+            mac.whole.eq(stem),
             ring.start.eq(later(sequencer.start_convolution, 1, "ring_start")),
             ring.blocks.eq(layer.blocks),
             ring.tiles.eq(layer.tiles),

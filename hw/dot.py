@@ -3,6 +3,7 @@
 Both are pipelines without flow control that take new operands in every cycle. ``sum`` belongs to
 the operands of ``latency`` cycles before; while ``clear`` is high, the sum that appears in the next
 cycle is 0. So a producer that masks an operand pair raises ``clear`` ``latency - 1`` cycles later.
+``weight_parts`` are the bits of a lane's weights in each part of a weight set.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arguments import check_positive
+from hw.arguments import check_at_least, check_positive
 from hw.multiplier import Multiplier
 from isa.fixed import FEATURE_BITS, WEIGHT_BITS
 
@@ -56,6 +57,7 @@ class XnorDot(wiring.Component):
     def __init__(self, *, word_bits):
         check_positive("XnorDot", word_bits=word_bits)
         self.word_bits = word_bits
+        self.weight_parts = (word_bits,)
         self.groups, self.spare = divmod(word_bits, _COMPRESSOR_BITS)
         if self.spare > self.groups:
             # There are groups - 1 adders, and one more can be added at the end.
@@ -126,45 +128,107 @@ class XnorDot(wiring.Component):
         return (np.asarray(operand) == np.asarray(weights)).sum(axis=-1)
 
 
-class MacDot(wiring.Component):
-    """Sum of products, ``sum(operand[t] * weights[t])``, exact.
-
-    A product takes a multiplier with registers before and behind it; a tree of adders, at least one
-    register deep, sums them.
+class ByteProduct(wiring.Component):
+    """The product of an unsigned byte and an int8 weight, in LUTs: the byte's digits of two bits
+    choose multiples of the weight, and two levels of adders sum these. Exact.
 
     Members
     -------
-    operand : In(array of ``taps`` x signed(operand_bits))
-    weights : In(array of ``taps`` x signed(8))
+    operand : In(8)
+    weight : In(signed(8))
+    product : Out(signed(16))
+        LATENCY cycles later.
+    """
+
+    LATENCY = 2
+
+    operand: In(8)
+    weight: In(signed(WEIGHT_BITS))
+    product: Out(signed(8 + WEIGHT_BITS))
+
+    def elaborate(self, platform):
+        m = Module()
+        weight = self.weight
+        multiples = [Const(0), weight, weight << 1, weight + (weight << 1)]
+        rows = [Signal(signed(WEIGHT_BITS + 2), name=f"row_{i}") for i in range(4)]
+        for i, row in enumerate(rows):
+            with m.Switch(self.operand.word_select(i, 2)):
+                for digit, multiple in enumerate(multiples):
+                    with m.Case(digit):
+                        m.d.sync += row.eq(multiple)
+        low, high = rows[0] + (rows[1] << 2), rows[2] + (rows[3] << 2)
+        m.d.sync += self.product.eq(low + (high << 4))
+        return m
+
+    def model(self, operand, weight):
+        """Integer arrays of the same shape."""
+        return np.asarray(operand, np.int64) * np.asarray(weight, np.int64)
+
+
+def _by_tap(taps, stem_taps, value, byte):
+    return data.StructLayout(
+        {
+            "values": data.ArrayLayout(value, taps),
+            "bytes": data.ArrayLayout(byte, stem_taps - taps),
+        }
+    )
+
+
+def mac_operand(*, taps, stem_taps, operand_bits=FEATURE_BITS):
+    """What a MacDot multiplies: ``taps`` signed values, then bytes up to ``stem_taps``."""
+    return _by_tap(taps, stem_taps, signed(operand_bits), 8)
+
+
+class MacDot(wiring.Component):
+    """Sum of products, ``sum(operand[t] * weights[t])``, exact.
+
+    Its first ``taps`` products are those of DSP multipliers. The others, up to ``stem_taps``, take
+    unsigned bytes and are made of LUTs. A tree of adders, at least one register deep, sums them.
+
+    Members
+    -------
+    operand : In(mac_operand)
+    weights : In(the same, all signed(8))
     clear : In(1)
     sum : Out(signed)
     """
 
-    def __init__(self, *, taps, operand_bits=FEATURE_BITS):
-        check_positive("MacDot", taps=taps, operand_bits=operand_bits)
-        self.taps = taps
-        levels = (taps - 1).bit_length()
+    def __init__(self, *, taps, stem_taps, operand_bits=FEATURE_BITS):
+        check_positive("MacDot", taps=taps, stem_taps=stem_taps, operand_bits=operand_bits)
+        check_at_least("MacDot", "stem_taps", stem_taps, "taps", taps)
+        self.taps, self.stem_taps = taps, stem_taps
+        byte_taps = stem_taps - taps
+        self.weight_parts = taps * WEIGHT_BITS, byte_taps * WEIGHT_BITS
+        levels = (stem_taps - 1).bit_length()
+        assert ByteProduct.LATENCY == Multiplier.LATENCY
         self.latency = Multiplier.LATENCY + max(levels, 1)
         self._products = [Multiplier(a_bits=operand_bits, b_bits=WEIGHT_BITS) for _ in range(taps)]
+        value, weight = signed(operand_bits), signed(WEIGHT_BITS)
+        sum_bits = operand_bits + WEIGHT_BITS + levels
         super().__init__(
             {
-                "operand": In(data.ArrayLayout(signed(operand_bits), taps)),
-                "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), taps)),
+                "operand": In(_by_tap(taps, stem_taps, value, 8)),
+                "weights": In(_by_tap(taps, stem_taps, weight, weight)),
                 "clear": In(1),
-                "sum": Out(signed(operand_bits + WEIGHT_BITS + levels)),
+                "sum": Out(signed(sum_bits)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        operand, weights = self.operand, self.weights
         values = []
         for tap, multiplier in enumerate(self._products):
             m.submodules[f"product_{tap}"] = multiplier
             m.d.comb += [
-                multiplier.a.eq(self.operand[tap]),
-                multiplier.b.eq(self.weights[tap]),
+                multiplier.a.eq(operand.values[tap]),
+                multiplier.b.eq(weights.values[tap]),
             ]
             values.append(multiplier.product)
+        for tap in range(self.stem_taps - self.taps):
+            m.submodules[f"byte_{tap}"] = byte = ByteProduct()
+            m.d.comb += [byte.operand.eq(operand.bytes[tap]), byte.weight.eq(weights.bytes[tap])]
+            values.append(byte.product)
         for stage in range(Multiplier.LATENCY, self.latency):
             sums = [sum(values[i + 1 : i + 2], values[i]) for i in range(0, len(values), 2)]
             values = [
@@ -180,5 +244,5 @@ class MacDot(wiring.Component):
         return m
 
     def model(self, operand, weights):
-        """Integer arrays, (..., taps), that broadcast against each other -> (...)."""
+        """Integer arrays, (..., stem_taps), that broadcast against each other -> (...)."""
         return (np.asarray(operand, np.int64) * np.asarray(weights, np.int64)).sum(axis=-1)

@@ -128,7 +128,7 @@ class BitMaps(wiring.Component):
 
 
 class InputRing(wiring.Component):
-    """A ring of input bytes: filled word by word by the host, read T bytes at a time by the stem.
+    """A ring of input bytes: filled word by word by the host, read S bytes at a time by the stem.
 
     A frame begins on a multiple of four bytes, and may be longer than the ring: the rows that the
     stem has left behind make room for later ones.
@@ -154,11 +154,11 @@ class InputRing(wiring.Component):
 
     READY_LATENCY = 2
 
-    def __init__(self, *, depth: int, taps: int):
+    def __init__(self, *, depth: int, stem_taps: int):
         if depth % WORD_BITS:
             raise ValueError(f"Input ring depth must be a multiple of {WORD_BITS}, not {depth!r}")
         self._depth = depth
-        self._taps = taps
+        self._stem_taps = stem_taps
         super().__init__(
             {
                 "write": In(stream.Signature(WORD_BITS)),
@@ -172,13 +172,13 @@ class InputRing(wiring.Component):
                 "ready": Out(1),
                 "release": In(1),
                 "read_address": In(ADDRESS_BITS),
-                "read_data": Out(data.ArrayLayout(8, taps)),
+                "read_data": Out(data.ArrayLayout(8, stem_taps)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        depth, taps = self._depth, self._taps
+        depth, taps = self._depth, self._stem_taps
         address_bits = (depth - 1).bit_length()
         head, base = Signal(address_bits), Signal(address_bits)
         count = Signal(range(depth + 1))  # bytes stored and not yet freed
@@ -227,14 +227,14 @@ class InputRing(wiring.Component):
         with m.If(self.release):
             m.d.sync += base.eq(base + frame_size)
 
-        # Byte a stands in bank a % T, so T consecutive bytes stand in T banks.
+        # Byte a stands in bank a % (a power of two), so S consecutive bytes in S different banks.
         bank_bits = (taps - 1).bit_length()
         first = Signal(address_bits)
         m.d.comb += first.eq(self.read_address + base)
         rotation = first[:bank_bits]
         banks = []
-        for i in range(taps):
-            memory = Memory(shape=8, depth=depth // taps, init=[], attrs=UNCHECKED)
+        for i in range(1 << bank_bits):
+            memory = Memory(shape=8, depth=depth >> bank_bits, init=[], attrs=UNCHECKED)
             m.submodules[f"bank{i}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
             m.d.comb += [

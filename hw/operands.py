@@ -1,9 +1,10 @@
-"""The MAC array's operand: input bytes, residuals or features, T of them."""
+"""The MAC array's operand: input bytes, residuals or features."""
 
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.dot import mac_operand
 from hw.maps import feature_layout
 from hw.walk import step_layout
 from isa.fixed import FEATURE_BITS, RESIDUAL_BITS
@@ -16,35 +17,43 @@ def residual_layout(post_lanes: int) -> data.ArrayLayout:
 
 
 class MacOperand(wiring.Component):
-    """Picks the T values of a step from what its address has read. Registered: one cycle.
+    """Picks the values of a step from what its address has read. Registered: one cycle.
 
-    The stem takes bytes, or the channel's border value for those outside the image; the pointwise
-    layer takes residuals and the classifier features, channels ``select * T`` and up of the word.
+    The stem takes S bytes, or the channel's border value for those outside the image; the pointwise
+    layer takes T residuals and the classifier T features, channels ``select * T`` and up of the
+    word, and zeros for what is left.
     """
 
     LATENCY = 1
 
-    def __init__(self, *, taps: int, post_lanes: int):
-        self._taps = taps
+    def __init__(self, *, taps: int, stem_taps: int, post_lanes: int):
+        self._taps, self._stem_taps = taps, stem_taps
         self._groups = post_lanes // taps
         super().__init__(
             {
                 "kind": In(LayerKind),
                 "border": In(32),
-                "step": In(step_layout(taps)),
-                "bytes": In(data.ArrayLayout(8, taps)),
+                "step": In(step_layout(stem_taps)),
+                "bytes": In(data.ArrayLayout(8, stem_taps)),
                 "residual": In(residual_layout(post_lanes)),
                 "feature": In(feature_layout(post_lanes)),
-                "operand": Out(data.ArrayLayout(signed(FEATURE_BITS), taps)),
+                "operand": Out(mac_operand(taps=taps, stem_taps=stem_taps)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        step = self.step
         operand = Signal.like(self.operand, reset_less=True)
         m.d.comb += self.operand.eq(operand)
+        pixels = [
+            Mux(step.inside[tap], self.bytes[tap], self.border.word_select(step.border[tap], 8))
+            for tap in range(self._stem_taps)
+        ]
+        for tap in range(self._taps, self._stem_taps):
+            stem = self.kind == LayerKind.STEM
+            m.d.sync += operand.bytes[tap - self._taps].eq(Mux(stem, pixels[tap], 0))
         for tap in range(self._taps):
-            border = self.border.word_select(self.step.border[tap], 8)
             residual, feature = (
                 data.ArrayLayout(signed(width), self._groups)
                 for width in (RESIDUAL_BITS, FEATURE_BITS)
@@ -58,9 +67,9 @@ class MacOperand(wiring.Component):
                 ]
             with m.Switch(self.kind):
                 with m.Case(LayerKind.STEM):
-                    m.d.sync += operand[tap].eq(Mux(self.step.inside[tap], self.bytes[tap], border))
+                    m.d.sync += operand.values[tap].eq(pixels[tap])
                 with m.Case(LayerKind.POINTWISE):
-                    m.d.sync += operand[tap].eq(residuals[self.step.select])
+                    m.d.sync += operand.values[tap].eq(residuals[step.select])
                 with m.Default():
-                    m.d.sync += operand[tap].eq(features[self.step.select])
+                    m.d.sync += operand.values[tap].eq(features[step.select])
         return m

@@ -149,7 +149,7 @@ class MapWalker(wiring.Component):
         return m
 
 
-def step_layout(taps: int) -> data.StructLayout:
+def step_layout(stem_taps: int) -> data.StructLayout:
     """One operand read, and what the array does with it."""
     return data.StructLayout(
         {
@@ -159,8 +159,10 @@ def step_layout(taps: int) -> data.StructLayout:
             "pixel": 4,
             "address": ADDRESS_BITS,
             "select": SIZE_BITS,  # group of T channels within the word of L that is read
-            "inside": taps,  # which of the taps lie inside the map
-            "border": data.ArrayLayout(2, taps),  # stem: channel whose border value a tap takes
+            "inside": stem_taps,  # which of the taps lie inside the map
+            "border": data.ArrayLayout(
+                2, stem_taps
+            ),  # stem: channel whose border value a tap takes
             "count": SIZE_BITS + 1,
         }
     )
@@ -178,8 +180,8 @@ class StepWalker(wiring.Component):
 
     LATENCY = 2
 
-    def __init__(self, *, taps: int, post_lanes: int, ready_latency: int):
-        self._taps = taps
+    def __init__(self, *, taps: int, stem_taps: int, post_lanes: int, ready_latency: int):
+        self._stem_taps = stem_taps
         self._ready_latency = ready_latency
         self._words_per_group = post_lanes // taps
         super().__init__(
@@ -191,7 +193,7 @@ class StepWalker(wiring.Component):
                 "input_ready": In(1),
                 "row": Out(signed(SIZE_BITS + 1)),
                 "step_valid": Out(1),
-                "step": Out(step_layout(taps)),
+                "step": Out(step_layout(stem_taps)),
                 "working": Out(1),
                 "wait_weights": Out(1),
                 "wait_output": Out(1),
@@ -201,7 +203,7 @@ class StepWalker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        layer, taps = self.layer, self._taps
+        layer, taps = self.layer, self._stem_taps
         is_stem = Signal()
         by_group = Signal()
         m.d.sync += [
@@ -319,6 +321,8 @@ class StepWalker(wiring.Component):
         row_offset = Signal(ADDRESS_BITS)  # ky * src_row
         words = Signal(5)  # n % channel_words
         channel = Signal(2)  # (n * taps) % in_channels
+        along, along_step = Signal(GROUP_BITS + 2), Signal(range(taps + 1))  # units up to n
+        m.d.sync += along_step.eq(Mux(is_stem, taps, 1))
         preparing = Signal()
         pad_left = Signal(2)
 
@@ -345,7 +349,7 @@ class StepWalker(wiring.Component):
                     active.eq(1),
                     begin.eq(origin),
                     here.eq(origin),
-                    Cat(ky, n, row_offset, words, channel).eq(0),
+                    Cat(ky, n, along, row_offset, words, channel).eq(0),
                     first_step.eq(1),
                     last_n.eq(one_n),
                     last_ky.eq(one_ky),
@@ -368,12 +372,13 @@ class StepWalker(wiring.Component):
                     m.d.sync += [
                         n.eq(n + 1),
                         last_n.eq(n == n_before),
+                        along.eq(along + along_step),
                         words.eq(Mux(words == words_end, 0, words + 1)),
                         channel.eq(_modulo(m, channel, taps, layer.in_channels)),
                     ]
                 with m.Else():
                     m.d.sync += [
-                        Cat(n, words, channel).eq(0),
+                        Cat(n, along, words, channel).eq(0),
                         last_n.eq(one_n),
                         ky.eq(ky + 1),
                         last_ky.eq(ky == ky_before),
@@ -407,12 +412,10 @@ class StepWalker(wiring.Component):
         # --- cycle 1: the parts of the address ---------------------------------------------------
         offset = Signal(GROUP_BITS + 2)
         shift = (self._words_per_group - 1).bit_length()
-        with m.If(is_stem):
-            m.d.comb += offset.eq(n * taps if taps & (taps - 1) else n << (taps - 1).bit_length())
-        with m.Elif(by_group):
+        with m.If(by_group):
             m.d.comb += offset.eq(n >> shift)
         with m.Else():
-            m.d.comb += offset.eq(n)
+            m.d.comb += offset.eq(along)
         valid, part = Signal(), Signal(step_layout(taps))
         row, x = Signal(signed(SIZE_BITS + 2)), Signal(signed(STRIDE_BITS + 2))
         row_address = Signal(ADDRESS_BITS)

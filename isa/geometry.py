@@ -8,6 +8,7 @@ from functools import cached_property
 
 from isa.bits import WORD_BITS
 from isa.fixed import RESIDUAL_BITS, WEIGHT_BITS
+from isa.layer import LayerKind
 from isa.registers import IMAGE_ADDRESS_BITS, NO_CLASS, Register, Source
 
 SDRAM_BYTES = (1024, 2 * 4 << IMAGE_ADDRESS_BITS)
@@ -26,6 +27,7 @@ class Geometry:
     lanes                     M: output channels computed at once, the height of a tile
     word_bits                 K: channels in one word of a bit map
     taps                      T: int8 products a lane sums in a cycle
+    stem_taps                 S: those of the stem, at least T
     port_bits                 P: width of the weight ring
     post_lanes                L: channels post-processed in a cycle, and in a residual word
     ring_words                depth of the weight ring, in P-bit words
@@ -46,6 +48,7 @@ class Geometry:
     lanes: int
     word_bits: int
     taps: int
+    stem_taps: int
     port_bits: int
     post_lanes: int
     ring_words: int
@@ -82,6 +85,10 @@ class Geometry:
                     f"Geometry {name} must be at most {most}, what its registers can hold, "
                     f"not {getattr(self, name)!r}"
                 )
+        if self.stem_taps < self.taps:
+            raise ValueError(
+                f"Geometry stem_taps must be at least taps ({self.taps}), not {self.stem_taps!r}"
+            )
         least, most = SDRAM_BYTES
         size = self.sdram_bytes
         if size and not (_power_of_two(size) and least <= size <= most):
@@ -99,6 +106,11 @@ class Geometry:
                 self.port_bits,
             ),
             ("lanes * taps * 8 must be a multiple of port_bits", self.mac_set_bits, self.port_bits),
+            (
+                "lanes * (stem_taps - taps) * 8 must be a multiple of port_bits",
+                self.stem_set_bits - self.mac_set_bits,
+                self.port_bits,
+            ),
         ):
             if whole % part:
                 raise ValueError(f"Geometry {text}, not {whole} and {part}")
@@ -110,8 +122,23 @@ class Geometry:
 
     @property
     def mac_set_bits(self) -> int:
-        """Bits of the weights that the MAC array holds at once."""
+        """Bits of the weights that the MAC array holds at once, but for the stem's."""
         return self.lanes * self.taps * WEIGHT_BITS
+
+    @property
+    def stem_set_bits(self) -> int:
+        """Bits of the stem's weights that the MAC array holds at once."""
+        return self.lanes * self.stem_taps * WEIGHT_BITS
+
+    def set_bits(self, kind: LayerKind) -> int:
+        """Bits of one weight set of such a convolution."""
+        if kind is LayerKind.BINARY:
+            return self.binary_set_bits
+        return self.stem_set_bits if kind is LayerKind.STEM else self.mac_set_bits
+
+    def taps_of(self, kind: LayerKind) -> int:
+        """Values that a step of such a convolution with int8 weights reads."""
+        return self.stem_taps if kind is LayerKind.STEM else self.taps
 
     @property
     def groups(self) -> int:
@@ -152,19 +179,19 @@ class Geometry:
 
 TINY = Geometry(
     name="tiny",
-    lanes=4, word_bits=8, taps=1, port_bits=32, post_lanes=2,
+    lanes=4, word_bits=8, taps=1, stem_taps=1, port_bits=32, post_lanes=2,
     ring_words=256, residual_words=2048, bit_words=512, input_bytes=1024, line_words=256,
     channels=64, classes=16, image_words=8192,
 )  # fmt: skip
 ULX3S_25F = Geometry(
     name="ulx3s-25f",
-    lanes=16, word_bits=32, taps=1, port_bits=128, post_lanes=2,
+    lanes=16, word_bits=32, taps=1, stem_taps=1, port_bits=128, post_lanes=2,
     ring_words=512, residual_words=13312, bit_words=2048, input_bytes=2048, line_words=512,
     channels=256, classes=16, image_words=15872,
 )  # fmt: skip
 ULX3S_85F = Geometry(
     name="ulx3s-85f",
-    lanes=64, word_bits=64, taps=2, port_bits=512, post_lanes=8,
+    lanes=64, word_bits=64, taps=2, stem_taps=3, port_bits=512, post_lanes=8,
     ring_words=1024, residual_words=25088, bit_words=6272, input_bytes=16384, line_words=1024,
     channels=512, classes=1024, image_words=0, sdram_bytes=1 << 25,
 )  # fmt: skip

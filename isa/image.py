@@ -18,6 +18,8 @@ A packet is a PACKET header word followed by ``length`` payload words.
 * PARAMS payload: M channels of ``isa.layer.CHANNEL``, CHANNEL_WORDS words each.
 * WEIGHTS payload: the tile's weight sets in order of the steps. A binary set is M rows of K bits
   (row m in bits m*K..); an int8 set is M rows of T weights (weight t of row m in byte m*T + t).
+  A set of the stem has S = stem_taps weights a row: the first T of every row stand as in any int8
+  set, and behind them the other S - T of every row (weight t in byte M*T + m*(S - T) + t - T).
 """
 
 import zlib

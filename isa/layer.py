@@ -15,8 +15,8 @@ where neighbouring columns and channels are contiguous, so that n alone walks al
 It contributes 0 (the stem: the border value) unless
 0 <= first_row + i*stride - pad + ky < in_height and 0 <= (j*stride - pad)*pixel + n < row_length.
 The unit of base, row, pixel and n is a K-bit word for a binary layer and a byte for the stem (n
-counts groups of T bytes). For pointwise layer and classifier, n counts groups of T channels; the
-other three count words of L channels.
+counts groups of S = ``stem_taps`` bytes). For pointwise layer and classifier, n counts groups of T
+channels; the other three count words of L channels.
 
 A layer may come in parts, each with a descriptor of its own: some tiles of a convolution, whose
 destinations lie behind those of the part before, or some rows of a stem of one tile. Parts of a
@@ -73,7 +73,7 @@ LAYER = data.StructLayout(
         # stem: input rows that a block wants, from the first one of its first pixel on; the rows
         # before that one are free. 0: wants the whole frame, and frees it at the end.
         "rows_ahead": 6,
-        "in_channels": 3,  # stem: the border value of tap t at step n is [(n*T + t) % in_channels]
+        "in_channels": 3,  # stem: the border value of tap t at step n is [(n*S + t) % in_channels]
         "border": 32,  # four bytes, channel 0 in the least significant
         # loops
         "tiles": 8,

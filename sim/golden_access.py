@@ -65,7 +65,7 @@ def result_size(layer: Layer) -> tuple[int, int]:
 
 def operands(geometry: Geometry, layer: Layer) -> Operands:
     """The reads of a convolution, by the loops of `isa.layer`."""
-    f, taps, post_lanes = layer.fields, geometry.taps, geometry.post_lanes
+    f, taps, post_lanes = layer.fields, geometry.taps_of(layer.kind), geometry.post_lanes
     i, j = _pixels(f["out_width"], f["out_height"])
     ky, n = np.divmod(np.arange(layer.steps), f["inner"])
     stride = 2 if f["stride2"] else 1

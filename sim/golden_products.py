@@ -112,9 +112,10 @@ class MacProducts:
         assert layer.weights is not None
         self._kind, reads = layer.kind, access.operands(geometry, layer)
         width = layer.words(geometry) * geometry.post_lanes
-        # (tiles, steps, M, T) -> (steps * T, channels)
+        # (tiles, steps, M, S or T) -> (steps * S or T, channels)
         weights = layer.weights.transpose(1, 3, 0, 2).astype(np.int16)
-        weights = weights.reshape(layer.steps * geometry.taps, -1)[:, :width]
+        taps = geometry.taps_of(layer.kind)
+        weights = weights.reshape(layer.steps * taps, -1)[:, :width]
         largest = {
             LayerKind.STEM: 255,
             LayerKind.POINTWISE: 1 << (fixed.RESIDUAL_BITS - 1),
@@ -128,8 +129,8 @@ class MacProducts:
             channels = layer.fields["in_channels"]
             layer.require(1 <= channels <= 4, "have 1 to 4 input channels", channels)
             self._border = layer.fields["border"] >> np.arange(4) * 8 & 0xFF
-            # The border's bytes follow the frame's; tap t of step n takes channel (n*T + t) % C.
-            per_row = np.arange(layer.fields["inner"] * geometry.taps) % channels
+            # The border's bytes follow the frame's; tap t of step n takes channel (n*S + t) % C.
+            per_row = np.arange(layer.fields["inner"] * taps) % channels
             border = layer.fields["frame_bytes"] + np.tile(per_row, layer.fields["kernel_rows"])
             addresses = np.where(reads.inside, addresses, border)
         rest = -len(weights) % 4  # the kernel takes four values at a time

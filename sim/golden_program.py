@@ -33,7 +33,8 @@ class Layer:
     ``fields`` are those of `isa.layer.LAYER`, ``packet`` the type of the packet that brought them,
     which tells when the layer is computed. Convolutions have ``params``, arrays of shape
     (tiles * M,), and ``weights``: bits of shape (tiles, steps, M, K) for a binary layer, int8
-    values of shape (tiles, steps, M, T) for the others. Pool and mean have neither.
+    values of shape (tiles, steps, M, S) for a stem and (tiles, steps, M, T) for the others. Pool
+    and mean have neither.
     """
 
     index: int
@@ -151,16 +152,12 @@ def _check_loops(geometry: Geometry, layer: Layer) -> None:
         fields["last_groups"],
     )
     # A tile's sets are kept in the ring and used again for every block.
-    words = layer.steps * _set_bits(geometry, layer) // geometry.port_bits
+    words = layer.steps * geometry.set_bits(layer.kind) // geometry.port_bits
     layer.require(
         fields["blocks"] == 1 or words <= geometry.ring_words,
         f"keep a tile's weights in the ring of {geometry.ring_words} words",
         words,
     )
-
-
-def _set_bits(geometry: Geometry, layer: Layer) -> int:
-    return geometry.binary_set_bits if layer.kind is LayerKind.BINARY else geometry.mac_set_bits
 
 
 def _next(layer: Layer, tile: int, packets: Iterator[Packet], kind: str) -> list[int]:
@@ -186,10 +183,15 @@ def _params(geometry: Geometry, layer: Layer, payload: list[int]) -> IntArray:
 
 
 def _weights(geometry: Geometry, layer: Layer, payload: list[int]) -> Weights:
-    expected = layer.steps * _set_bits(geometry, layer) // 32
+    expected = layer.steps * geometry.set_bits(layer.kind) // 32
     layer.require(len(payload) == expected, f"have WEIGHTS of {expected} words", len(payload))
     raw = np.frombuffer(image.words_to_bytes(payload), np.uint8)
     if layer.kind is LayerKind.BINARY:
         flat = np.unpackbits(raw, bitorder="little")
         return flat.reshape(layer.steps, geometry.lanes, geometry.word_bits)
-    return raw.view(np.int8).reshape(layer.steps, geometry.lanes, geometry.taps)
+    sets = raw.view(np.int8).reshape(layer.steps, -1)
+    lanes, taps = geometry.lanes, geometry.taps
+    first = sets[:, : lanes * taps].reshape(layer.steps, lanes, taps)
+    further = geometry.taps_of(layer.kind) - taps
+    second = sets[:, lanes * taps :].reshape(layer.steps, lanes, further)
+    return np.concatenate([first, second], axis=2)

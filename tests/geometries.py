@@ -11,3 +11,6 @@ MIDDLE_SDRAM = dataclasses.replace(
     ULX3S_25F, name="middle-sdram", image_words=0, sdram_bytes=1 << 20
 )
 """Large enough for layers that wait for their weights."""
+
+TINY_STEM = dataclasses.replace(TINY, name="tiny-stem", taps=2, stem_taps=3)
+"""More products for the stem than for other layers, as on the large board."""

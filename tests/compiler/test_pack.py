@@ -11,9 +11,12 @@ from isa.geometry import GEOMETRIES, Geometry
 from isa.image import PacketType, parse
 from isa.layer import CHANNEL, LAYER, PADDING_CHANNEL, LayerKind
 from tests.compiler.strategies import networks
+from tests.geometries import TINY_STEM
 from tests.networks import SMALL_NETWORKS, random_checkpoint
 
-geometries = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=lambda g: g.name)
+geometries = pytest.mark.parametrize(
+    "geometry", [*GEOMETRIES.values(), TINY_STEM], ids=lambda g: g.name
+)
 
 
 def bit(words: list[int], index: int) -> int:
@@ -53,8 +56,8 @@ def check_binary(payload, tile, weights, geometry) -> None:
                 assert bit(payload, (step * lanes + lane) * width + i) == expected
 
 
-def check_int8(payload, tile, weights, geometry) -> None:
-    lanes, taps = geometry.lanes, geometry.taps
+def check_int8(payload, tile, weights, geometry, taps) -> None:
+    lanes = geometry.lanes
     out, channels, kernel, _ = weights.shape
     inner = -(-kernel * channels // taps)
     assert len(payload) * 4 == kernel * inner * lanes * taps
@@ -67,7 +70,11 @@ def check_int8(payload, tile, weights, geometry) -> None:
                 expected = 0
                 if channel < out and column < kernel:
                     expected = weights[channel, source, row, column]
-                assert byte(payload, (step * lanes + lane) * taps + tap) == expected
+                place = lane * geometry.taps + tap
+                if tap >= geometry.taps:  # behind all lanes' others
+                    further = taps - geometry.taps
+                    place = lanes * geometry.taps + lane * further + tap - geometry.taps
+                assert byte(payload, step * lanes * taps + place) == expected
 
 
 def convolutions(folded: FoldedNetwork):
@@ -102,8 +109,11 @@ def check_image(compiled: Compiled, folded: FoldedNetwork, geometry: Geometry) -
             params, packet = next(packets), next(packets)
             assert (params.type, packet.type) == (PacketType.PARAMS, PacketType.WEIGHTS)
             check_params(params.payload, tile, layer.params, len(weights), geometry)
-            check = check_binary if kind is LayerKind.BINARY else check_int8
-            check(packet.payload, tile, weights, geometry)
+            if kind is LayerKind.BINARY:
+                check_binary(packet.payload, tile, weights, geometry)
+            else:
+                taps = geometry.stem_taps if kind is LayerKind.STEM else geometry.taps
+                check_int8(packet.payload, tile, weights, geometry, taps)
     assert next(packets, None) is None
     assert found == image.info.layers
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,9 +33,18 @@ def test_binary_rows_are_padded_pixel_by_pixel():
 
 def test_stem_rows_run_on_over_columns():
     weights = np.arange(27).reshape(1, 3, 3, 3)  # channel, ky, kx
-    rows = kernel_rows(layer(LayerKind.STEM, weights), ULX3S_85F)  # two taps
-    assert rows.shape == (1, 3, 5, 2)
-    assert rows[0, 1].ravel().tolist() == [3, 12, 21, 4, 13, 22, 5, 14, 23, 0]
+    expected = [3, 12, 21, 4, 13, 22, 5, 14, 23]
+    rows = kernel_rows(layer(LayerKind.STEM, weights), ULX3S_85F)  # a pixel a step
+    assert rows.shape == (1, 3, 3, 3)
+    assert rows[0, 1].ravel().tolist() == expected
+    two = kernel_rows(layer(LayerKind.STEM, weights), replace(ULX3S_85F, stem_taps=2))
+    assert two.shape == (1, 3, 5, 2)
+    assert two[0, 1].ravel().tolist() == [*expected, 0]
+
+
+def test_only_the_stem_has_its_taps():
+    weights = np.ones((4, 9, 1, 1), int)
+    assert kernel_rows(layer(LayerKind.POINTWISE, weights), ULX3S_85F).shape == (4, 1, 5, 2)
 
 
 def test_channels_beyond_the_real_ones():

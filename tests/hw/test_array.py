@@ -10,35 +10,49 @@ from isa.bits import pack
 from sim.bench import send, simulate
 
 XNOR = {"word_bits": 8, "lanes": 4, "port_bits": 16, "post_lanes": 2}
-MAC = {"taps": 1, "lanes": 4, "port_bits": 32, "post_lanes": 2}
+MAC = {"taps": 1, "stem_taps": 1, "lanes": 4, "port_bits": 32, "post_lanes": 2}
 
 
 class Work:
-    """Random blocks: for each, weight sets, and an operand per set and pixel."""
+    """Random blocks: for each, weight sets, and an operand per set and pixel.
 
-    def __init__(self, rng, *, binary, size, lanes, blocks):
-        self.binary, self.lanes, self.blocks = binary, lanes, []
-        for pixels, steps in blocks:
+    ``further`` operands are bytes. In every other block they are 0, and their weights missing.
+    """
+
+    def __init__(self, rng, *, binary, size, lanes, blocks, further=0):
+        self.binary, self.lanes, self.blocks, self.taps = binary, lanes, [], size - further
+        for number, (pixels, steps) in enumerate(blocks):
             shape = (steps, pixels, size)
             if binary:
                 operands = rng.integers(0, 2, shape)
                 weights = rng.integers(0, 2, (steps, lanes, size))
             else:
                 operands = rng.integers(-(1 << 15), 1 << 15, shape)
+                operands[:, :, self.taps :] &= 255 if self.whole(number) else 0
                 weights = rng.integers(-128, 128, (steps, lanes, size))
             masked = rng.integers(0, 4, shape[:2]) == 0
             counts = rng.integers(0, size + 1, shape[:2])
             self.blocks.append((operands, weights, masked, counts))
 
-    def words(self, port_bits):
-        """The stream of all weight sets."""
+    def whole(self, number):
+        return number % 2 == 0
+
+    def words(self, port_bits, number):
+        """The stream of a block's weight sets."""
         width = 1 if self.binary else 8
+        parts = slice(0, self.taps), slice(self.taps, None)
         return [
             word
-            for _, weights, _, _ in self.blocks
-            for rows in weights
-            for word in pack(rows, width, port_bits)
+            for rows in self.blocks[number][1]
+            for part in parts[: 1 + self.whole(number)]
+            for word in pack(rows[:, part], width, port_bits)
         ]
+
+    def operand(self, values):
+        if self.binary:
+            return pack(values, 1, 8)[0]
+        values = values.tolist()
+        return {"values": values[: self.taps], "bytes": values[self.taps :]}
 
     def expected(self, dut):
         return [
@@ -58,7 +72,9 @@ def run(dut, work, *, port_bits, post_lanes, stalls, gaps):
     rng = np.random.default_rng(9)
 
     async def weights(ctx):
-        await send(ctx, dut.load, work.words(port_bits), stalls)
+        for number in range(len(work.blocks)):
+            ctx.set(dut.whole, work.whole(number))
+            await send(ctx, dut.load, work.words(port_bits, number), stalls)
 
     async def count(ctx):
         cycle = 0
@@ -96,7 +112,6 @@ def run(dut, work, *, port_bits, post_lanes, stalls, gaps):
                 for p in range(pixels):
                     while gaps and rng.integers(0, 3) == 0:
                         await step()
-                    raw = pack(operands[s, p], 1, 8)[0] if work.binary else operands[s, p].tolist()
                     ctx.set(
                         dut.step,
                         {
@@ -107,7 +122,7 @@ def run(dut, work, *, port_bits, post_lanes, stalls, gaps):
                             "masked": int(masked[s, p]),
                             "pixel": p,
                             "count": int(counts[s, p]),
-                            "operand": raw,
+                            "operand": work.operand(operands[s, p]),
                         },
                     )
                     if s == total - 1:
@@ -158,12 +173,20 @@ def test_xnor_array(sizes, stalls, gaps):
 
 @pytest.mark.parametrize(("stalls", "gaps"), [("none", False), ("light", True), ("heavy", False)])
 @pytest.mark.parametrize(
-    "sizes", [MAC, MAC | {"taps": 2, "lanes": 16, "post_lanes": 4}], ids=["tiny", "two taps"]
+    "sizes",
+    [
+        MAC,
+        MAC | {"taps": 2, "stem_taps": 2, "lanes": 16, "post_lanes": 4},
+        MAC | {"taps": 2, "stem_taps": 3},
+        MAC | {"taps": 1, "stem_taps": 3, "lanes": 8},
+    ],
+    ids=["tiny", "two taps", "and one for bytes", "two for bytes"],
 )
 def test_mac_array(sizes, stalls, gaps):
     dut = mac_array(**sizes)
     rng = np.random.default_rng(4)
-    work = Work(rng, binary=False, size=sizes["taps"], lanes=sizes["lanes"], blocks=BLOCKS)
+    size, further = sizes["stem_taps"], sizes["stem_taps"] - sizes["taps"]
+    work = Work(rng, binary=False, size=size, further=further, lanes=sizes["lanes"], blocks=BLOCKS)
     results = run(
         dut, work, port_bits=sizes["port_bits"], post_lanes=sizes["post_lanes"],
         stalls=stalls, gaps=gaps,
@@ -210,7 +233,7 @@ def test_taps_error():
 def test_any_dot_product_will_do():
     """The MAC array with another operand width, straight from the generic class."""
     dut = Array(
-        dot=lambda: MacDot(taps=1, operand_bits=9), bipolar=False,
+        dot=lambda: MacDot(taps=1, stem_taps=1, operand_bits=9), bipolar=False,
         lanes=2, port_bits=16, post_lanes=1, acc_bits=20,
     )  # fmt: skip
     assert dut.set_words == 1

@@ -82,10 +82,10 @@ def test_bit_maps_clear_what_stands_beside_sub_word_0(word_bits, lanes):
 
 
 @pytest.mark.parametrize("stalls", ["none", "heavy"])
-@pytest.mark.parametrize("taps", [1, 2, 4])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4])
 @pytest.mark.parametrize("frame_bytes", [40, 49, 64])
 def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls):
-    dut = InputRing(depth=64, taps=taps)
+    dut = InputRing(depth=64, stem_taps=taps)
     luck = random.Random(6)
     size = -(-frame_bytes // 4) * 4
     frames = [bytes(luck.randrange(256) for _ in range(size)) for _ in range(5)]
@@ -118,7 +118,7 @@ def test_input_ring_serves_frames_one_after_the_other(taps, frame_bytes, stalls)
 
 
 @pytest.mark.parametrize("stalls", ["none", "heavy"])
-@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("taps", [1, 3, 4])
 @pytest.mark.parametrize("parts", [False, True])
 @pytest.mark.parametrize(("rows", "row_bytes", "ahead", "stride"), [(9, 21, 5, 2), (7, 18, 4, 1)])
 def test_input_ring_serves_frames_longer_than_itself(
@@ -128,7 +128,7 @@ def test_input_ring_serves_frames_longer_than_itself(
     parts: there may be another layer before any row."""
     depth, pad = 128, 3
     assert rows * row_bytes > depth - 4
-    dut = InputRing(depth=depth, taps=taps)
+    dut = InputRing(depth=depth, stem_taps=taps)
     luck = random.Random(7)
     size = -(-rows * row_bytes // 4) * 4
     frames = [bytes(luck.randrange(256) for _ in range(size)) for _ in range(3)]
@@ -166,7 +166,7 @@ def test_input_ring_serves_frames_longer_than_itself(
 
 def test_input_ring_keeps_a_row_until_it_is_left():
     """A frame that is longer than the ring stops at its end; no row is ready too early."""
-    dut = InputRing(depth=32, taps=1)
+    dut = InputRing(depth=32, stem_taps=1)
 
     async def bench(ctx):
         ctx.set(dut.write.valid, 1)
@@ -224,4 +224,4 @@ async def release(ctx, dut):
 
 def test_input_ring_refuses_a_depth_that_its_addresses_cannot_wrap():
     with pytest.raises(ValueError, match=r"^Input ring depth must be a multiple of 32, not 50$"):
-        InputRing(depth=50, taps=1)
+        InputRing(depth=50, stem_taps=1)

@@ -9,10 +9,13 @@ from isa.layer import LayerKind
 from sim.bench import simulate
 
 
-@pytest.mark.parametrize(("taps", "post_lanes"), [(1, 1), (1, 4), (2, 8), (4, 4)])
+@pytest.mark.parametrize(
+    ("taps", "stem_taps", "post_lanes"), [(1, 1, 1), (1, 1, 4), (2, 3, 8), (4, 4, 4), (1, 4, 2)]
+)
 @pytest.mark.parametrize("kind", [LayerKind.STEM, LayerKind.POINTWISE, LayerKind.CLASSIFIER])
-def test_operand(kind, taps, post_lanes):
-    dut = MacOperand(taps=taps, post_lanes=post_lanes)
+def test_operand(kind, taps, stem_taps, post_lanes):
+    dut = MacOperand(taps=taps, stem_taps=stem_taps, post_lanes=post_lanes)
+    further = [0] * (stem_taps - taps)
     luck = random.Random(11)
     border = [10, 250, 128, 7]
 
@@ -20,12 +23,12 @@ def test_operand(kind, taps, post_lanes):
         ctx.set(dut.kind, kind)
         ctx.set(dut.border, int.from_bytes(bytes(border), "little"))
         for _ in range(100):
-            pixels = [luck.randrange(256) for _ in range(taps)]
+            pixels = [luck.randrange(256) for _ in range(stem_taps)]
             residuals = [luck.randrange(-256, 256) for _ in range(post_lanes)]
             features = [luck.randrange(-(1 << 15), 1 << 15) for _ in range(post_lanes)]
             select = luck.randrange(post_lanes // taps)
-            inside = [luck.randrange(2) for _ in range(taps)]
-            channels = [luck.randrange(4) for _ in range(taps)]
+            inside = [luck.randrange(2) for _ in range(stem_taps)]
+            channels = [luck.randrange(4) for _ in range(stem_taps)]
             ctx.set(dut.bytes, pixels)
             ctx.set(dut.residual, residuals)
             ctx.set(dut.feature, features)
@@ -35,11 +38,13 @@ def test_operand(kind, taps, post_lanes):
             await ctx.tick()
             expected = {
                 LayerKind.STEM: [
-                    pixels[t] if inside[t] else border[channels[t]] for t in range(taps)
+                    pixels[t] if inside[t] else border[channels[t]] for t in range(stem_taps)
                 ],
-                LayerKind.POINTWISE: residuals[select * taps :][:taps],
-                LayerKind.CLASSIFIER: features[select * taps :][:taps],
+                LayerKind.POINTWISE: residuals[select * taps :][:taps] + further,
+                LayerKind.CLASSIFIER: features[select * taps :][:taps] + further,
             }[kind]
-            assert [ctx.get(dut.operand[t]) for t in range(taps)] == expected
+            values = [ctx.get(dut.operand.values[t]) for t in range(taps)]
+            values += [ctx.get(dut.operand.bytes[t]) for t in range(stem_taps - taps)]
+            assert values == expected
 
     simulate(dut, bench)

@@ -72,7 +72,7 @@ def test_map_walker_visits_every_word_in_order(tiles, groups, last_groups, width
     simulate(dut, bench, deadline_cycles=4000)
 
 
-def steps(layer, taps, words_per_group):
+def steps(layer, stem_taps, words_per_group):
     """The steps of a convolution layer, as isa.layer describes them."""
     stride = 1 + layer["stride2"]
     pixels = [(i, j) for i in range(layer["out_height"]) for j in range(layer["out_width"])]
@@ -87,12 +87,12 @@ def steps(layer, taps, words_per_group):
                 for b in range(length):
                     i, j = pixels[first_pixel + b]
                     row = i * stride - layer["pad"] + ky
-                    unit = {LayerKind.STEM: n * taps, LayerKind.BINARY: n}.get(
+                    unit = {LayerKind.STEM: n * stem_taps, LayerKind.BINARY: n}.get(
                         kind, n // words_per_group
                     )
                     x = j * stride * layer["src_pixel"] - layer["pad_x"] + unit
                     in_map = 0 <= layer["first_row"] + row < layer["in_height"]
-                    inside = [in_map and 0 <= x + t < layer["row_length"] for t in range(taps)]
+                    inside = [in_map and 0 <= x + t < layer["row_length"] for t in range(stem_taps)]
                     yield {
                         "swap": b == 0,
                         "first": index == 0,
@@ -101,7 +101,9 @@ def steps(layer, taps, words_per_group):
                         "select": n % words_per_group,
                         "inside": sum(bit << t for t, bit in enumerate(inside)),
                         "count": layer["channels"] if n % layer["channel_words"] == 0 else 0,
-                        "border": [(n * taps + t) % layer["in_channels"] for t in range(taps)],
+                        "border": [
+                            (n * stem_taps + t) % layer["in_channels"] for t in range(stem_taps)
+                        ],
                         "address": layer["src_base"] + row * layer["src_row"] + x
                         if inside[0]
                         else None,
@@ -131,21 +133,35 @@ def conv(kind, *, size, words=1, channels=1, stride=1, kernel=3, taps=1, tiles=1
 
 
 CASES = {
-    "binary": (conv(LayerKind.BINARY, size=(3, 4), words=2, channels=13, tiles=2, base=5), 1, 2),
-    "binary stride 2": (conv(LayerKind.BINARY, size=(6, 4), words=1, stride=2, block=5), 1, 2),
-    "one pixel": (conv(LayerKind.BINARY, size=(1, 1), words=1, block=1), 1, 1),
-    "stem": (conv(LayerKind.STEM, size=(4, 4), words=1, block=16), 1, 2),
-    "stem, 3 channels, 2 taps": (conv(LayerKind.STEM, size=(4, 6), words=3, taps=2), 2, 4),
+    "binary": (conv(LayerKind.BINARY, size=(3, 4), words=2, channels=13, tiles=2, base=5), 1, 1, 2),
+    "binary stride 2": (conv(LayerKind.BINARY, size=(6, 4), words=1, stride=2, block=5), 1, 1, 2),
+    "binary beside 3 taps": (conv(LayerKind.BINARY, size=(2, 3), words=3, channels=9), 2, 3, 1),
+    "one pixel": (conv(LayerKind.BINARY, size=(1, 1), words=1, block=1), 1, 1, 1),
+    "stem": (conv(LayerKind.STEM, size=(4, 4), words=1, block=16), 1, 1, 2),
+    "stem, 3 channels, 2 taps": (conv(LayerKind.STEM, size=(4, 6), words=3, taps=2), 2, 2, 4),
     "stem, its last rows": (
         conv(LayerKind.STEM, size=(8, 4), words=3, taps=2, kernel=7, stride=2)
-        | {"first_row": 4, "src_base": 48, "out_height": 2, "blocks": 1, "last_block": 4}, 2, 4,
+        | {"first_row": 4, "src_base": 48, "out_height": 2, "blocks": 1, "last_block": 4}, 2, 2, 4,
     ),
-    "stem, 4 taps": (conv(LayerKind.STEM, size=(4, 4), words=3, taps=4, kernel=7, stride=2), 4, 1),
+    "stem, 4 taps": (
+        conv(LayerKind.STEM, size=(4, 4), words=3, taps=4, kernel=7, stride=2), 4, 4, 1,
+    ),
+    "stem, a pixel a step": (
+        conv(LayerKind.STEM, size=(6, 4), words=3, taps=3, kernel=7, stride=2), 2, 3, 4,
+    ),
+    "stem, 3 taps of 1 channel": (conv(LayerKind.STEM, size=(4, 5), words=1, taps=3), 1, 3, 1),
+    "stem, 3 taps of 2 channels": (
+        conv(LayerKind.STEM, size=(4, 6), words=2, taps=3, kernel=7, stride=2), 2, 3, 2,
+    ),
+    "stem, 3 taps of 4 channels": (conv(LayerKind.STEM, size=(4, 2), words=4, taps=3), 1, 3, 2),
     "pointwise": (
-        conv(LayerKind.POINTWISE, size=(2, 3), words=4, channels=8, kernel=1, tiles=2), 1, 2,
+        conv(LayerKind.POINTWISE, size=(2, 3), words=4, channels=8, kernel=1, tiles=2), 1, 1, 2,
     ),
     "classifier": (
-        conv(LayerKind.CLASSIFIER, size=(1, 1), words=3, channels=11, kernel=1, taps=2), 2, 4,
+        conv(LayerKind.CLASSIFIER, size=(1, 1), words=3, channels=11, kernel=1, taps=2), 2, 2, 4,
+    ),
+    "classifier beside 3 taps": (
+        conv(LayerKind.CLASSIFIER, size=(1, 1), words=3, channels=11, kernel=1, taps=2), 2, 3, 4,
     ),
 }  # fmt: skip
 
@@ -154,7 +170,7 @@ CASES = {
 def test_a_block_waits_for_the_rows_of_its_own_first_pixel(latency):
     """Rows become ready one after the other, and that is known ``latency`` cycles later."""
     layer = conv(LayerKind.STEM, size=(6, 4), words=1, block=3) | {"rows_ahead": 4}
-    dut = StepWalker(taps=1, post_lanes=1, ready_latency=latency)
+    dut = StepWalker(taps=1, stem_taps=1, post_lanes=1, ready_latency=latency)
 
     def last_ready(cycle):
         return cycle // 100 - 1  # a row's blocks take less
@@ -189,9 +205,11 @@ def test_a_block_waits_for_the_rows_of_its_own_first_pixel(latency):
 @pytest.mark.parametrize("stalled", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_step_walker_follows_the_loops(case, stalled):
-    layer, taps, words_per_group = CASES[case]
-    dut = StepWalker(taps=taps, post_lanes=taps * words_per_group, ready_latency=2)
-    expected = list(steps(layer, taps, words_per_group))
+    layer, taps, stem_taps, words_per_group = CASES[case]
+    dut = StepWalker(
+        taps=taps, stem_taps=stem_taps, post_lanes=taps * words_per_group, ready_latency=2
+    )
+    expected = list(steps(layer, stem_taps, words_per_group))
     found = []
     finished = False
 
@@ -201,7 +219,7 @@ def test_step_walker_follows_the_loops(case, stalled):
             if valid:
                 found.append(
                     {name: step[name] for name in expected[0] if name != "border"}
-                    | {"border": [step.border[t] for t in range(taps)]}
+                    | {"border": [step.border[t] for t in range(stem_taps)]}
                 )
 
     async def bench(ctx):

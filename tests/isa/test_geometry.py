@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F, Geometry
+from isa.layer import LayerKind
 from isa.registers import IMAGE_ADDRESS_BITS, Source
 
 NUMBERS = [field.name for field in dataclasses.fields(Geometry) if field.name != "name"]
@@ -41,7 +42,7 @@ def test_powers_of_two(name):
     [
         ({"lanes": 16}, "word_bits must be a multiple of lanes, not 8 and 16"),
         ({"post_lanes": 8}, "lanes must be a multiple of post_lanes, not 4 and 8"),
-        ({"taps": 4}, "post_lanes must be a multiple of taps, not 2 and 4"),
+        ({"taps": 4, "stem_taps": 4}, "post_lanes must be a multiple of taps, not 2 and 4"),
         ({"port_bits": 48}, "port_bits must be a multiple of 32, not 48 and 32"),
         ({"port_bits": 16}, "port_bits must be a multiple of 32, not 16 and 32"),
         ({"port_bits": 64}, "lanes * word_bits must be a multiple of port_bits, not 32 and 64"),
@@ -49,6 +50,11 @@ def test_powers_of_two(name):
             {"port_bits": 64, "word_bits": 16},
             "lanes * taps * 8 must be a multiple of port_bits, not 32 and 64",
         ),
+        (
+            {"port_bits": 64, "word_bits": 16, "post_lanes": 4, "taps": 2, "stem_taps": 3},
+            "lanes * (stem_taps - taps) * 8 must be a multiple of port_bits, not 32 and 64",
+        ),
+        ({"taps": 2}, "stem_taps must be at least taps (2), not 1"),
         (
             {"classes": 65536},
             "classes must be at most 65535, what its registers can hold, not 65536",
@@ -97,10 +103,10 @@ def test_the_digest_is_the_crc_of_canonical_json():
     text = (
         '{"bit_words": 512, "channels": 64, "classes": 16, "image_words": 8192, '
         '"input_bytes": 1024, "lanes": 4, "line_words": 256, "name": "x", "port_bits": 32, '
-        '"post_lanes": 2, "residual_words": 2048, "ring_words": 256, "sdram_bytes": 0, "taps": 1, '
-        '"top_k": 5, "word_bits": 8}'
+        '"post_lanes": 2, "residual_words": 2048, "ring_words": 256, "sdram_bytes": 0, '
+        '"stem_taps": 3, "taps": 1, "top_k": 5, "word_bits": 8}'
     )
-    geometry = Geometry("x", 4, 8, 1, 32, 2, 256, 2048, 512, 1024, 256, 64, 16, 8192)
+    geometry = Geometry("x", 4, 8, 1, 3, 32, 2, 256, 2048, 512, 1024, 256, 64, 16, 8192)
     assert geometry.digest == zlib.crc32(text.encode())
 
 
@@ -110,6 +116,10 @@ def test_derived_sizes():
     big = ULX3S_25F
     assert (big.groups, big.sub_words, big.residual_word_bits) == (8, 2, 18)
     assert (big.binary_set_bits, big.mac_set_bits) == (16 * 32, 16 * 8)
+    kinds = LayerKind.BINARY, LayerKind.STEM, LayerKind.POINTWISE, LayerKind.CLASSIFIER
+    for geometry, set_bits in ((big, (512, 128, 128, 128)), (ULX3S_85F, (4096, 1536, 1024, 1024))):
+        assert tuple(geometry.set_bits(kind) for kind in kinds) == set_bits
+    assert [ULX3S_85F.taps_of(kind) for kind in kinds[1:]] == [3, 2, 2]
     assert GEOMETRIES["tiny"] is TINY
     assert (big.source, big.sdram_image_words, big.sdram_frame_bytes) == (Source.RAM, 0, 0)
 

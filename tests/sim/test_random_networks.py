@@ -64,11 +64,12 @@ def geometries(draw: st.DrawFn, most_lanes: int = 64) -> Geometry:
     lanes = post_lanes * draw(st.sampled_from([1, 2, 4]))
     assume(lanes <= most_lanes)
     word_bits = lanes * draw(st.sampled_from([1, 2, 4]))
-    sets = math.gcd(lanes * word_bits, lanes * taps * 8)
+    stem_taps = taps + draw(st.integers(0, 3))
+    sets = math.gcd(lanes * word_bits, lanes * taps * 8, lanes * (stem_taps - taps) * 8)
     ports = [bits for bits in (32, 64, 128, 256, 512) if sets % bits == 0]
     assume(ports)
     return Geometry(
-        name="random", lanes=lanes, word_bits=word_bits, taps=taps,
+        name="random", lanes=lanes, word_bits=word_bits, taps=taps, stem_taps=stem_taps,
         port_bits=draw(st.sampled_from(ports)), post_lanes=post_lanes,
         ring_words=4096, residual_words=1 << 15, bit_words=1 << 13, input_bytes=4096,
         line_words=1024, channels=256, classes=16, image_words=1 << 16,

@@ -16,7 +16,7 @@ from sim.runner import Flash, Stalls, collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.trace import record_of
-from tests.geometries import TINY_SDRAM
+from tests.geometries import TINY_SDRAM, TINY_STEM
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 from tests.parts import overlapped
 
@@ -139,6 +139,15 @@ def test_tiny_equals_golden(network):
 @pytest.mark.parametrize("geometry", [ULX3S_25F, ULX3S_85F], ids=lambda geometry: geometry.name)
 def test_larger_geometries_equal_golden(geometry, name):
     run(geometry, small_network(name))
+
+
+STEMS = ("odd-channels", "not-square", "big-stem", "strided-stem", "pooled-stem")
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_more_taps_for_the_stem_equal_golden(name):
+    """3x3 and 7x7, pooled or not, 1 to 4 input channels, three of them a step."""
+    run(TINY_STEM, small_network(name))
 
 
 @pytest.mark.parametrize(
