@@ -19,7 +19,7 @@ import hw
 import isa
 from hw.accelerator import Accelerator
 from hw.boards import BOARDS
-from hw.memory_bus import CHUNK_BURSTS
+from hw.memory_bus import BURST_WORDS, CHUNK_BURSTS
 from isa import layer, registers
 from isa.fixed import LOGIT_BITS, IntArray, limits
 from isa.geometry import Geometry
@@ -28,6 +28,7 @@ from isa.registers import ErrorCode, Source, State
 from isa.trace import FrameRecord, TraceError, read_trace
 from sim import verilog
 from sim.golden import Golden, GoldenFrame
+from sim.handshake import STALLS
 from sim.harness import MODELS
 from sim.session import Job
 from sim.simulator import BUILD_ROOT, Built, SimulationError, build
@@ -36,7 +37,18 @@ from sim.trace import compare_frame
 HARNESS = "core_harness"
 DESIGN = "accelerator"
 BUS_PORTS = ("valid", "address", "write", "write_data", "ack", "read_data")
-PORTS = ("clk", "rst", "interrupt", *(f"bus__{name}" for name in BUS_PORTS))
+FEED_PORTS = ("start", "address", "increment", "first", "count", "busy")
+PORTS = (
+    "clk", "rst", "interrupt",
+    *(f"bus__{name}" for name in BUS_PORTS),
+    *(f"feed__{name}" for name in FEED_PORTS),
+)  # fmt: skip
+
+OUTPUTS = ("clk", "rst", "interrupt", "bus__ack", "bus__read_data", "feed__busy")
+
+#: How often the memory's clock stands still, in 1/65536 for each of its cycles, by kind of stalls:
+#: an eleventh of the time, and two thirds of it.
+PAUSES = {"none": 0, "light": 40, "heavy": 800}
 
 #: One frame as the session reports it: logits, top, counters.
 Result = dict[str, Any]
@@ -53,8 +65,9 @@ KEEP = 10
 
 @dataclass(frozen=True)
 class Stalls:
-    """How the host behaves: idle gaps of a kind of `sim.handshake`, seeded, between bus words;
-    ``late_input`` starts every frame before its input arrives."""
+    """How the core's surroundings behave: idle gaps of a kind of `sim.handshake`, seeded, between
+    bus words, and a memory that stands still as often; ``late_input`` starts every frame before its
+    input arrives."""
 
     kind: str = "none"
     seed: int = 0
@@ -179,7 +192,8 @@ def simulate(
 @lru_cache
 def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = ()) -> Built:
     """The compiled simulation of one geometry, or of a netlist for it."""
-    sources = [MODELS / "core_harness.v", MODELS / "clock.v", *netlist]
+    models = ("core_harness.v", "clock.v", "bus_feeder.v")
+    sources = [*(MODELS / name for name in models), *netlist]
     core_mhz, memory_mhz = clocks_mhz(geometry)
     if not netlist:
         sources.append(elaborate(geometry))
@@ -198,6 +212,7 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
         sources,
         HARNESS,
         PORTS,
+        read_only=OUTPUTS,
         simulator=simulator,
         defines={name: str(value) for name, value in defines.items()},
     )
@@ -257,9 +272,14 @@ def _run(
     """One simulation; returns what the session has found."""
     folder.mkdir(parents=True, exist_ok=True)
     input_room = geometry.sdram_frame_bytes or geometry.input_bytes
+    raw = frames.reshape(len(frames), -1)
+    pixels = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 4))).view("<u4")
+    words = np.array(image.words, "<u4")
     job = Job(
-        image=str(folder / "model.img"),
-        frames=str(folder / "frames.npy"),
+        image_words=len(words),
+        frames=len(pixels),
+        frame_words=pixels.shape[1],
+        load_words=0 if source is Source.LINK else len(words),
         result=str(folder / "result.json"),
         classes=image.info.classes,
         top_k=geometry.top_k,
@@ -273,22 +293,42 @@ def _run(
         startup=flash is not None and flash.host_after is None,
         idle=(flash and flash.host_after) or 0,
     )
-    Path(job.image).write_bytes(image.to_bytes())
-    np.save(job.frames, frames.reshape(len(frames), -1))
-    Path(job.result).unlink(missing_ok=True)
-    job.write(folder / "job.json")
-    plusargs = [f"+job={folder / 'job.json'}", f"+trace={folder / 'trace.txt'}"]
+    feed, sdram = folder / "bus.bin", folder / "sdram.hex"
+    feed.write_bytes(np.concatenate([words, pixels.ravel()]).astype(">u4").tobytes())
+    plusargs = {
+        "job": folder / "job.json",
+        "trace": folder / "trace.txt",
+        "feed": feed,
+        "feed_gaps": round(256 * STALLS[stalls.kind]),
+        "feed_seed": stalls.seed,
+    }
+    if geometry.sdram_bytes:
+        plusargs |= {"pauses": PAUSES[stalls.kind], "pause_seed": stalls.seed}
     if flash is not None:
         (folder / "flash.bin").write_bytes(flash.content)
-        plusargs.append(f"+flash={folder / 'flash.bin'}")
+        plusargs["flash"] = folder / "flash.bin"
+    elif source is Source.SDRAM:
+        # The image would take minutes over the bus. What the memory test overwrites goes there.
+        sdram.write_text(beats_as_hex(words))
+        plusargs["sdram"] = sdram
+        job = dataclasses.replace(job, load_words=min(len(words), TEST_BURSTS * BURST_WORDS))
+    Path(job.result).unlink(missing_ok=True)
+    job.write(folder / "job.json")
     built.run(
         "sim.session",
         results=folder,
-        plusargs=plusargs,
+        plusargs=[f"+{name}={value}" for name, value in plusargs.items()],
         timeout_s=timeout_s,
     )
     found: dict[str, Any] = json.loads(Path(job.result).read_text())
     return found
+
+
+def beats_as_hex(words: npt.NDArray[np.uint32]) -> str:
+    """An image as `sdram.v` is preloaded with it: 16 bits a line, a word's lower half first."""
+    digits = np.frombuffer(words.astype("<u4").view("<u2").byteswap().tobytes(), np.uint8)
+    text = np.frombuffer(digits.tobytes().hex().encode(), np.uint8).reshape(-1, 4)
+    return np.pad(text, ((0, 0), (0, 1)), constant_values=ord("\n")).tobytes().decode()
 
 
 def collect(

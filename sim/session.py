@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cocotb
-import numpy as np
-from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
+from cocotb.triggers import FallingEdge, RisingEdge, Timer, with_timeout
 
 from isa.checked import decode, encode
 from isa.image import HEADER_WORDS
@@ -36,27 +35,30 @@ COUNTERS = {
 }
 assert set(COUNTERS) == {"cycles", *ACTIVITIES}
 
-PERIOD_NS = 10  # of sim/models/clock.v
+PERIOD_NS = 20  # the longest there is: deadlines are counted with it
+POLL_NS = 5000
 
 
 @dataclass(frozen=True)
 class Job:
     """What to simulate.
 
-    ``image``: file of 32-bit words; ``frames``: .npy of uint8 (N, bytes); ``result``: the JSON file
-    to write. ``source``: the name of a `Source`. ``stalls``, ``seed``: idle gaps between bus words,
-    of a kind of `sim.handshake`. ``late_input``: a frame is started before its input arrives, and
-    with source LINK that input follows the ``first_words`` of the image's frame section; otherwise
-    the input of the next one is sent while a frame is computed. ``overlap``: every frame but the
-    last is started with the announcement of the next one. ``startup``: there is an image in the
-    flash; the host waits for what comes of it, and loads its own only where that is not READY.
-    ``idle``: cycles before the host begins.
-    ``limit_cycles``: a deadline.
+    The file of `bus_feeder.v` holds the image, ``image_words`` of it, and then ``frames`` frames of
+    ``frame_words``. ``result``: the JSON file to write. ``source``: the name of a `Source`.
+    ``load_words``: how much of the image is written into that source; the rest is there already.
+    ``stalls``, ``seed``: idle gaps between Python's bus accesses, of a kind of `sim.handshake`.
+    ``late_input``: a frame is started before its input arrives, and with source LINK that input
+    follows the ``first_words`` of the image's frame section; otherwise the input of the next one is
+    sent while a frame is computed. ``overlap``: every frame but the last is started with the
+    announcement of the next one. ``startup``: there is an image in the flash; the host waits for
+    what comes of it, and loads its own only where that is not READY. ``idle``: cycles before the
+    host begins. ``limit_cycles``: a deadline.
     """
 
-    image: str
-    frames: str
     result: str
+    image_words: int
+    frames: int
+    frame_words: int
     classes: int
     top_k: int
     source: str = Source.RAM.name
@@ -67,6 +69,7 @@ class Job:
     first_words: int = 0
     startup: bool = False
     idle: int = 0
+    load_words: int = 0
     limit_cycles: int = 100_000_000
 
     def write(self, path: Path) -> None:
@@ -124,11 +127,7 @@ class Session:
         self.source = Source[job.source]
         self.link = self.source is Source.LINK
         self.bus = Bus(dut, stall_pattern(job.stalls, job.seed))
-        raw = np.fromfile(job.image, "<u4")
-        self.image = [int(word) for word in raw]
-        frames = np.load(job.frames)
-        padded = np.pad(frames, ((0, 0), (0, -frames.shape[1] % 4)))
-        self.inputs = padded.view("<u4").tolist()
+        dut.feed__start.value = 0
 
     async def run(self) -> dict[str, Any]:
         """What the result file has: ``frames``, the results of all of them; and ``startup``, names
@@ -137,24 +136,24 @@ class Session:
         startup = await self._startup() if self.job.startup else None
         if startup is None or startup[0] != State.READY.name:
             await self._load()
-        late = self.job.late_input
+        job, late = self.job, self.job.late_input
+        stream = job.image_words - HEADER_WORDS if self.link else 0
+        first = min(job.first_words, stream) if late else stream
         results: list[dict[str, Any]] = []
         sent = 0
-        for number in range(len(self.inputs)):
+        for number in range(job.frames):
             if not late and sent == number:
-                await self._send(Register.INPUT, self.inputs[number])
+                await self._send_frame(sent)
                 sent += 1
-            more = self.job.overlap and number + 1 < len(self.inputs)
+            more = job.overlap and number + 1 < job.frames
             await self._command(start=1, more=int(more))
-            stream = self.image[HEADER_WORDS:] if self.link else []
-            first = self.job.first_words if late else len(stream)
-            await self._send(Register.STREAM, stream[:first])
+            await self._send(Register.STREAM, HEADER_WORDS, first)
             # Without overlap the first frame runs alone, so that its cycles are an idle core's.
             ahead = more or (number > 0 and not late)
-            while sent < min(number + 1 + ahead, len(self.inputs)):
-                await self._send(Register.INPUT, self.inputs[sent])
+            while sent < min(number + 1 + ahead, job.frames):
+                await self._send_frame(sent)
                 sent += 1
-            await self._send(Register.STREAM, stream[first:])
+            await self._send(Register.STREAM, HEADER_WORDS + first, stream - first)
             await self._finished(State.DONE, f"Frame {number}")
             results.append(await self._result())
         return {"startup": startup, "frames": results}
@@ -169,12 +168,10 @@ class Session:
         await bus.write(Register.SOURCE, self.source.value)
         if self.source is Source.SDRAM:
             await self._memory_ready()
-        if not self.link:
-            for offset, word in enumerate(self.image):
-                await bus.write(Register.IMAGE + offset, word)
+        await self._send(Register.IMAGE, 0, self.job.load_words, increment=True)
         await self._command(check=1)
         if self.link:
-            await self._send(Register.STREAM, self.image)
+            await self._send(Register.STREAM, 0, self.job.image_words)
         await self._finished(State.READY, "Image")
 
     async def _memory_ready(self) -> None:
@@ -185,11 +182,29 @@ class Session:
                 raise RuntimeError(f"SDRAM has a fault at burst {memory['fault_address']:#x}")
             if memory["ready"]:
                 return
-            await self.bus.idle(100)
+            await Timer(POLL_NS, "ns")
+            await FallingEdge(self.dut.clk)
 
-    async def _send(self, port: int, words: list[int]) -> None:
-        for word in words:
-            await self.bus.write(port, word)
+    async def _send_frame(self, number: int) -> None:
+        job = self.job
+        await self._send(
+            Register.INPUT, job.image_words + number * job.frame_words, job.frame_words
+        )
+
+    async def _send(self, address: int, first: int, count: int, *, increment: bool = False) -> None:
+        """Has words of the file written; see `bus_feeder.v`."""
+        if not count:
+            return
+        dut = self.dut
+        dut.feed__address.value = address
+        dut.feed__increment.value = increment
+        dut.feed__first.value = first
+        dut.feed__count.value = count
+        dut.feed__start.value = 1
+        await RisingEdge(dut.feed__busy)
+        dut.feed__start.value = 0
+        await FallingEdge(dut.feed__busy)
+        await FallingEdge(dut.clk)
 
     async def _command(self, **bits: int) -> None:
         fields = dict.fromkeys(CONTROL.members, 0) | bits

@@ -56,7 +56,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     text: str = verilog.convert(
         fragment, name=name, ports=ports, emit_src=False, strip_internal_attrs=True
     )
-    return _wake(_wake_constants(text))
+    return _loop_initial_values(_wake(_wake_constants(text)))
 
 
 def _wake(text: str) -> str:
@@ -95,4 +95,35 @@ def _wake_constants(text: str) -> str:
 
 _CONSTANT_BLOCK = re.compile(
     r"^  always @\*\n    (?P<assignment>[^=\n]+ = \d+'[bdh][0-9a-fA-F]+;)\n", re.MULTILINE
+)
+
+
+def _loop_initial_values(text: str) -> str:
+    """Sets words of a memory that are all equal in a loop: compilers take long for a line each."""
+    numbers = count()
+
+    def replace(match: re.Match[str]) -> str:
+        lines = match["lines"].splitlines()
+        words = [_INITIAL_WORD.fullmatch(line) for line in lines]
+        names = {(word["name"], word["value"]) for word in words if word}
+        if len(names) != 1 or [int(word["index"]) for word in words if word] != [
+            *range(len(lines))
+        ]:
+            return match[0]
+        ((name, value),) = names
+        index = f"\\initial$index${next(numbers)} "
+        return (
+            f"  integer {index};\n  initial begin\n"
+            f"    for ({index}= 0; {index}< {len(lines)}; {index}= {index}+ 1)\n"
+            f"      {name}[{index}] = {value};\n  end\n"
+        )
+
+    return _INITIAL_WORDS.sub(replace, text)
+
+
+_INITIAL_WORD = re.compile(
+    r"    (?P<name>\\?\S+ ?)\[(?P<index>\d+)\] = (?P<value>\d+'[bdh][0-9a-fA-F]+);"
+)
+_INITIAL_WORDS = re.compile(
+    r"^  initial begin\n(?P<lines>(?:    \S.*\[\d+\] = .*;\n)+)  end\n", re.MULTILINE
 )

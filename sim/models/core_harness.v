@@ -1,9 +1,9 @@
 // Simulation top: the accelerator with clock and reset, its trace written to a file.
 //
 // The bus and the interrupt are the bench's; +trace=PATH names the trace file, in the format of
-// isa/trace.py. Macros give the widths: POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS, WORD_BITS;
-// and CORE_PS, the period of the clock. With MEMORY_PS, the period of the memory's, there is an SDRAM,
-// and a flash.
+// isa/trace.py, +progress=PATH a file for a line with the number of cycles now and then. Macros give
+// the widths, POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS and WORD_BITS, and CORE_PS, the period
+// of the clock. With MEMORY_PS, the period of the memory's clock, there is an SDRAM, and a flash.
 `timescale 1ns / 1ps
 
 module core_harness (
@@ -13,7 +13,14 @@ module core_harness (
     input wire [31:0] bus__write_data,
     output wire bus__ack,
     output wire [31:0] bus__read_data,
-    output wire interrupt
+    output wire interrupt,
+    // Words for the bus from a file: see bus_feeder.v.
+    input wire feed__start,
+    input wire [`BUS_ADDRESS_BITS-1:0] feed__address,
+    input wire feed__increment,
+    input wire [31:0] feed__first,
+    input wire [31:0] feed__count,
+    output wire feed__busy
 );
     wire clk, rst;
     wire [63:0] cycles;
@@ -30,10 +37,20 @@ module core_harness (
     wire [2:0] kind;
     wire [8:0] perf;
 
+    wire fed_valid;
+    wire [`BUS_ADDRESS_BITS-1:0] fed_address;
+    wire [31:0] fed_data;
+    bus_feeder #(.ADDRESS_BITS(`BUS_ADDRESS_BITS)) feeder (
+        .clk(clk), .rst(rst), .start(feed__start), .address(feed__address),
+        .increment(feed__increment), .first(feed__first), .count(feed__count), .busy(feed__busy),
+        .valid(fed_valid), .bus_address(fed_address), .data(fed_data),
+        .ack(bus__ack & feed__busy)
+    );
+
 `ifdef MEMORY_PS
     wire memory_clk, memory_rst;
     wire [63:0] memory_cycles;
-    sim_clock #(.PERIOD_NS(`MEMORY_PS / 1000.0)) memory_clock (
+    sim_clock #(.PERIOD_NS(`MEMORY_PS / 1000.0), .PAUSES(1)) memory_clock (
         .clk(memory_clk), .rst(memory_rst), .cycles(memory_cycles)
     );
     wire cke, dq_drive, violated;
@@ -69,10 +86,10 @@ module core_harness (
     accelerator dut (
         .clk(clk),
         .rst(rst),
-        .bus__valid(bus__valid),
-        .bus__address(bus__address),
-        .bus__write(bus__write),
-        .bus__write_data(bus__write_data),
+        .bus__valid(feed__busy ? fed_valid : bus__valid),
+        .bus__address(feed__busy ? fed_address : bus__address),
+        .bus__write(feed__busy | bus__write),
+        .bus__write_data(feed__busy ? fed_data : bus__write_data),
         .bus__ack(bus__ack),
         .bus__read_data(bus__read_data),
         .interrupt(interrupt),
@@ -123,6 +140,20 @@ module core_harness (
             end
         end
     end
+
+    // How far it is, for whoever waits.
+    integer progress_file;
+    reg [8*4096-1:0] progress_path;
+    initial begin
+        progress_file = 0;
+        if ($value$plusargs("progress=%s", progress_path))
+            progress_file = $fopen(progress_path, "w");
+    end
+    always @(posedge clk)
+        if (progress_file != 0 && cycles[11:0] == 0) begin
+            $fdisplay(progress_file, "%0d", cycles);
+            $fflush(progress_file);
+        end
 
     // Cycles of each activity since the end of the last layer.
     reg [31:0] counts [0:8];

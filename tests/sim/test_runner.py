@@ -98,7 +98,7 @@ def test_largest_logits_ties_go_to_the_lower_class():
 
 
 def test_job_there_and_back(tmp_path):
-    job = Job("a", "b", "c", classes=3, top_k=5, stalls="heavy", late_input=True)
+    job = Job("a", 100, 2, 16, classes=3, top_k=5, stalls="heavy", late_input=True)
     job.write(tmp_path / "job.json")
     assert Job.read(tmp_path / "job.json") == job
 
