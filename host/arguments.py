@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,3 +106,14 @@ def progress(
         items, desc=label, total=total, unit=unit, leave=False, disable=not sys.stderr.isatty()
     )
     yield from bar
+
+
+@contextmanager
+def cycles_bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A function that is told how many cycles have been simulated, for a progress bar on stderr
+    with cycles a second, if that is a terminal. ``total``: about so many there will be."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=total, unit="cycle", unit_scale=True, leave=False, disable=hidden) as bar:
+        yield lambda cycles: bar.update(cycles - bar.n)

@@ -79,12 +79,12 @@ def run_image(
         device = Device(transport, expected=geometry, source=source)
         device.load_image(image)
         frames = []
-        bar = progress(images.pixels, total=len(images), unit="image")
-        for label, pixels in zip(images.names, bar, strict=True):
-            try:
-                frames.append(device.classify(pixels))
-            except RuntimeError as error:  # of the device, or of the way to it
-                raise UserError(f"{label}: {error}") from error
+        results = device.classify_all(images.pixels)
+        try:
+            for frame in progress(results, total=len(images), unit="image"):
+                frames.append(frame)
+        except RuntimeError as error:  # of the device, or of the way to it
+            raise UserError(f"{images.names[len(frames)]}: {error}") from error
     return Results(
         logits=[frame.logits for frame in frames],
         classes=[frame.top[0][0] for frame in frames],

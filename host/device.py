@@ -5,13 +5,14 @@ deadline. A frame that fails is tried again after a recovery, and leaves the nex
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from host.device_errors import EXPLANATIONS, DeviceError
 from isa import checked
 from isa.bits import WORD_BITS
 from isa.geometry import GEOMETRIES, Geometry
@@ -31,20 +32,6 @@ FRAME_TIMEOUT = 10.0
 # From the first question; the test of 32 MiB takes half a second, the longest image in flash 3.4 s.
 MEMORY_TIMEOUT = 10.0
 POLL_SECONDS = 0.0005
-
-EXPLANATIONS = {
-    ErrorCode.NONE: "it reports no error",
-    ErrorCode.MAGIC: "the image in its memory does not begin with the magic word; load it again",
-    ErrorCode.IMAGE_VERSION: "the image has another format version; compile it again",
-    ErrorCode.FOREIGN_GEOMETRY: "the image is for another geometry; compile it for this board",
-    ErrorCode.HEADER_CRC: "the image's header is corrupt; load it again",
-    ErrorCode.PACKET: "a packet of the image is corrupt or out of order; load it again",
-    ErrorCode.FRAME_CRC: "the image's CRC-32 is wrong; load it again",
-    ErrorCode.WATCHDOG: "it saw no progress: pixels or image words did not arrive in time",
-    ErrorCode.NOT_READY: "a frame was started before an image was loaded and checked",
-    ErrorCode.NO_MEMORY: "it has no SDRAM, or none that passed the test at start-up",
-}
-"""What each code means and what to do; completes "Device reports an error: ..."."""
 
 COUNTERS = (
     Register.CYCLES,
@@ -72,17 +59,6 @@ class Transport(Protocol):
     def read(self, address: int, count: int) -> list[int]: ...
 
     def write(self, address: int, words: Sequence[int]) -> None: ...
-
-
-class DeviceError(RuntimeError):
-    """A device that is not ours, does not answer in time or reports an error.
-
-    ``code`` is the error that the device reported, if it did.
-    """
-
-    def __init__(self, message: str, code: ErrorCode | None = None) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -299,12 +275,15 @@ class Device:
                     raise
         raise AssertionError("unreachable")
 
-    def classify_batch(self, frames: Sequence[npt.NDArray[np.uint8]]) -> list[Frame]:
+    def classify_batch(
+        self, frames: Sequence[npt.NDArray[np.uint8]], *, logits: bool = True
+    ) -> list[Frame]:
         """The results of frames that all lie in the device's SDRAM before the first is computed.
 
         So the accelerator works at its own speed, not at the link's: every frame but the last is
-        started with the announcement of the next one. ValueError for frames that do not fit there
-        together. An error is raised as DeviceError, after a recovery.
+        started with the announcement of the next one. Without ``logits`` only the largest of them
+        are asked for, which takes less time than a frame on a slow link. ValueError for frames that
+        do not fit there together. An error is raised as DeviceError, after a recovery.
         """
         image = self._image
         if image is None or self._identity is None or self._source is not Source.SDRAM:
@@ -323,7 +302,7 @@ class Device:
             for left in reversed(range(len(pixels))):
                 count = self._transport.read(Register.FRAMES, 1)[0]
                 self._command("start", *["more"] * (left > 0))
-                results.append(self._finish(count, image))
+                results.append(self._finish(count, image, logits=logits))
         except DeviceError as error:
             try:
                 self.recover()
@@ -362,7 +341,52 @@ class Device:
             self._write_port(Register.STREAM, stream[first:])
         return self._finish(frames, image)
 
-    def _finish(self, frames: int, image: Image) -> Frame:
+    def classify_all(self, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Frame]:
+        """The results of any number of frames, in order, as :meth:`classify` gives them.
+
+        With the image in SDRAM the next frame is sent while one is computed.
+        """
+        if self._source is not Source.SDRAM:
+            yield from map(self.classify, frames)
+            return
+        image = self._image
+        if image is None:
+            raise DeviceError("Device must have an image before it can classify: load one first")
+        coming = (self._checked(frame, image) for frame in frames)
+        frame, sent = next(coming, None), False
+        while frame is not None:
+            following = next(coming, None)
+            if self._unsettled:
+                self.recover()
+                sent = False
+            try:
+                result = self._classify_and_send(frame, sent, following, image)
+                sent = following is not None
+            except DeviceError:  # what was sent of the next one goes with the recovery
+                result, sent = self.classify(frame), False
+            yield result
+            frame = following
+
+    def _classify_and_send(
+        self,
+        frame: npt.NDArray[np.uint8],
+        sent: bool,
+        following: npt.NDArray[np.uint8] | None,
+        image: Image,
+    ) -> Frame:
+        """The result of ``frame``, whose pixels may have been ``sent``; and sends the next one."""
+        self._unsettled = True
+        count = self._transport.read(Register.FRAMES, 1)[0]
+        if not sent:
+            self._write_port(Register.INPUT, pack_frame(frame))
+        self._command("start")
+        if following is not None:
+            self._write_port(Register.INPUT, pack_frame(following))
+        result = self._finish(count, image)
+        self._unsettled = False
+        return result
+
+    def _finish(self, frames: int, image: Image, *, logits: bool = True) -> Frame:
         """The result of the frame that was started last, when ``frames`` had been finished."""
         self._await((State.DONE,), self._frame_timeout, "finish a frame")
         # DONE may also be what the frame before has left, if START was lost on the way.
@@ -372,10 +396,10 @@ class Device:
                 f"Device must have finished {frames + 1} frames after this one, not {now}"
             )
         classes = image.info.classes
-        logits = [sign_extended(w) for w in self._transport.read(Register.LOGITS, classes)]
+        found = self._transport.read(Register.LOGITS, classes) if logits else []
         counters = self._transport.read(Register.CYCLES, len(COUNTERS))
         return Frame(
-            logits,
+            [sign_extended(word) for word in found],
             self._read_top(classes),
             {r.name.lower(): value for r, value in zip(COUNTERS, counters, strict=True)},
         )
@@ -441,5 +465,4 @@ class Device:
         return DeviceError(f"Device reports an error: {EXPLANATIONS[code]} ({code.name})", code)
 
 
-assert set(EXPLANATIONS) == set(ErrorCode)
 assert [r.value for r in COUNTERS] == list(range(Register.CYCLES, Register.CYCLES + len(COUNTERS)))

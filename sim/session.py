@@ -1,7 +1,8 @@
 """cocotb bench of a whole core: drives its bus as a host would, by a job in a file.
 
 `sim.runner` writes the job (+job=PATH, JSON) and reads the result; fields are those of `Job`.
-Python acts a few times per bus word and sleeps while the core computes.
+Python acts when something has happened and sleeps while the core computes; blocks of words are
+written by `bus_feeder.v`.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import FallingEdge, RisingEdge, Timer, with_timeout
+from cocotb.utils import get_sim_time
 
 from isa.checked import decode, encode
 from isa.image import HEADER_WORDS
@@ -35,8 +37,7 @@ COUNTERS = {
 }
 assert set(COUNTERS) == {"cycles", *ACTIVITIES}
 
-PERIOD_NS = 20  # the longest there is: deadlines are counted with it
-POLL_NS = 5000
+POLL_NS = 5000  # between two questions whether the memory is ready
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class Job:
     ``late_input``: a frame is started before its input arrives, and with source LINK that input
     follows the ``first_words`` of the image's frame section; otherwise the input of the next one is
     sent while a frame is computed. ``overlap``: every frame but the last is started with the
-    announcement of the next one. ``startup``: there is an image in the flash; the host waits for
-    what comes of it, and loads its own only where that is not READY. ``idle``: cycles before the
-    host begins. ``limit_cycles``: a deadline.
+    announcement of the next one. ``queued``: all frames are sent before the first is started, and
+    logits are read of the last one only. ``startup``: there is an image in the flash; the host
+    waits for what comes of it, and loads its own only where that is not READY. ``idle``: cycles
+    before the host begins. ``core_ps``: the clock's period. ``limit_cycles``: a deadline.
     """
 
     result: str
@@ -66,10 +68,12 @@ class Job:
     seed: int = 0
     late_input: bool = False
     overlap: bool = False
+    queued: bool = False
     first_words: int = 0
     startup: bool = False
     idle: int = 0
     load_words: int = 0
+    core_ps: int = 10_000
     limit_cycles: int = 100_000_000
 
     def write(self, path: Path) -> None:
@@ -141,12 +145,16 @@ class Session:
         first = min(job.first_words, stream) if late else stream
         results: list[dict[str, Any]] = []
         sent = 0
+        while job.queued and sent < job.frames:
+            await self._send_frame(sent)
+            sent += 1
         for number in range(job.frames):
             if not late and sent == number:
                 await self._send_frame(sent)
                 sent += 1
             more = job.overlap and number + 1 < job.frames
             await self._command(start=1, more=int(more))
+            started = round(get_sim_time("ps") / job.core_ps)
             await self._send(Register.STREAM, HEADER_WORDS, first)
             # Without overlap the first frame runs alone, so that its cycles are an idle core's.
             ahead = more or (number > 0 and not late)
@@ -155,7 +163,9 @@ class Session:
                 sent += 1
             await self._send(Register.STREAM, HEADER_WORDS + first, stream - first)
             await self._finished(State.DONE, f"Frame {number}")
-            results.append(await self._result())
+            last = number == job.frames - 1
+            result = await self._result(logits=last or not job.queued)
+            results.append(result | {"started": started})
         return {"startup": startup, "frames": results}
 
     async def _startup(self) -> tuple[str, str]:
@@ -223,8 +233,9 @@ class Session:
             await RisingEdge(self.dut.interrupt)
             await FallingEdge(self.dut.clk)
 
-    async def _result(self) -> dict[str, Any]:
-        logits = [await self._signed(Register.LOGITS + i) for i in range(self.job.classes)]
+    async def _result(self, *, logits: bool) -> dict[str, Any]:
+        count = self.job.classes if logits else 0
+        found = [await self._signed(Register.LOGITS + i) for i in range(count)]
         top = [
             [
                 await self.bus.read(Register.TOP_CLASS + i),
@@ -233,7 +244,7 @@ class Session:
             for i in range(self.job.top_k)
         ]
         counters = {name: await self.bus.read(number) for name, number in COUNTERS.items()}
-        return {"logits": logits, "top": top, "counters": counters}
+        return {"logits": found, "top": top, "counters": counters}
 
     async def _signed(self, address: int) -> int:
         word = await self.bus.read(address)
@@ -247,6 +258,6 @@ async def session(dut: Any) -> None:
     host = Session(dut, job)
     await FallingEdge(dut.rst)
     await FallingEdge(dut.clk)
-    limit = job.limit_cycles * PERIOD_NS
-    results = await with_timeout(cocotb.start_soon(host.run()), limit, "ns")
+    limit = job.limit_cycles * job.core_ps
+    results = await with_timeout(cocotb.start_soon(host.run()), limit, "ps")
     Path(job.result).write_text(json.dumps(results))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -64,13 +64,15 @@ class Built:
         plusargs: Sequence[str] = (),
         timeout_s: float = 600.0,
         seed: int = 1,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         """Run the cocotb tests of `test_module` (a dotted name, importable from the repository's
         root or `sys.path`), or only those named by `testcase`.
 
         The simulation runs in `results`, which gets `sim.log` and `results.xml`; `env` is added to
-        its environment. Raises `SimulationError` if a test fails, if none ran, if the simulator
-        ends abnormally, or after `timeout_s` seconds.
+        its environment. `meanwhile` is called twice a second until it ends. Raises
+        `SimulationError` if a test fails, if none ran, if the simulator ends abnormally, or after
+        `timeout_s` seconds.
         """
         results = results.resolve()
         results.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ class Built:
             },
         }
         subject = f"Simulation of {test_module} on {self.simulator}"
-        status = _child(job, log, timeout_s, subject, env or {})
+        status = _child(job, log, timeout_s, subject, env or {}, meanwhile)
         _check(report, log, subject, status)
 
 
@@ -232,7 +234,12 @@ def _locked(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _child(
-    job: Mapping[str, object], log: Path, timeout_s: float, subject: str, env: Mapping[str, str]
+    job: Mapping[str, object],
+    log: Path,
+    timeout_s: float,
+    subject: str,
+    env: Mapping[str, str],
+    meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run one step in a process group of its own, its output in `log`; returns its exit status."""
     search = [str(REPOSITORY), *(path for path in sys.path if path)]
@@ -250,12 +257,17 @@ def _child(
             env=environment,
             start_new_session=True,
         )
+        deadline = time.monotonic() + timeout_s
         try:
-            return process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+            while (left := deadline - time.monotonic()) > 0:
+                try:
+                    return process.wait(min(left, 0.5) if meanwhile else left)
+                except subprocess.TimeoutExpired:
+                    if meanwhile:
+                        meanwhile()
             raise SimulationError(
                 f"{subject} did not finish within {timeout_s:g} s; the log is {log}"
-            ) from None
+            )
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

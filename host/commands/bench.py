@@ -7,6 +7,9 @@ the same network with plain straight-through binary weights and with real weight
 `rbonn bench golden` measures the golden model alone, beside the float model frame by frame (its
 binary weights computed before); by default a ResNet-18 for 224 x 224 pixels. `rbonn bench train`
 measures the training step alone, and needs no checkpoint.
+
+`rbonn bench board-sim` says how fast a board with an SDRAM is: frames that lie there, by
+simulation, and frames that come over the serial line, by the bytes that they take.
 """
 
 import argparse
@@ -15,7 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from host.arguments import add_board, add_json, add_model, add_source, say, source_of, write_json
+from host.arguments import (
+    add_board,
+    add_json,
+    add_model,
+    add_source,
+    cycles_bar,
+    say,
+    source_of,
+    write_json,
+)
 from host.checkpoints import checkpoint_of
 from host.errors import UserError, positive
 from host.models import geometry_named, shipped_images, stream_rate
@@ -31,7 +43,11 @@ RUNS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("all", "golden", "train"), default="all", help="default: all"
+        "what",
+        nargs="?",
+        choices=("all", "golden", "train", "board-sim"),
+        default="all",
+        help="default: all",
     )
     add_model(parser, required=False)
     add_board(parser)
@@ -63,7 +79,7 @@ def best_seconds(action: Callable[[], object]) -> float:
 
 def run(args: argparse.Namespace) -> int:
     if args.model is None:
-        if args.what != "golden":
+        if args.what not in ("golden", "board-sim"):
             raise UserError("Give the --model to measure")
         args.model = GOLDEN_MODEL
     if args.what == "train":
@@ -84,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     result: dict[str, Any] = {"model": args.model, "board": geometry.name}
     if args.what == "golden":
         result |= golden_alone(args, checkpoint, compiled, geometry)
+    elif args.what == "board-sim":
+        result |= board(args, compiled, geometry)
     else:
         result |= everything(args, checkpoint, compiled, geometry)
     write_json(args.json, result)
@@ -125,6 +143,34 @@ def golden_alone(
         "float_fps": round(float_fps, 1),
         "golden_over_float": ratio,
     }
+
+
+def board(args: argparse.Namespace, compiled: Any, geometry: Any) -> dict[str, Any]:
+    """Frames per second of a board, as `host.board_sim` has them."""
+    from host.board_sim import FRAMES, board_sim
+
+    image = compiled.image
+    pixels = shipped_images(image.info.input_shape, FRAMES).pixels
+    total = (FRAMES + 1) * compiled.report["estimate"]["cycles"]
+    with cycles_bar(total) as progress:
+        found = board_sim(geometry, image, pixels, progress=progress)
+    mbaud = found.baud / 1e6
+    say(
+        f"frames that lie in the SDRAM: {found.kernel_fps:.1f} frames/s, {found.cycles:,} cycles "
+        f"from start to start at {found.clock_mhz:.1f} MHz",
+        args,
+    )
+    say(
+        f"with starts and the largest logits over the UART at {mbaud:g} Mbaud: "
+        f"{found.batch_fps:.1f} frames/s, {found.batch_bytes:,} bytes a frame",
+        args,
+    )
+    say(
+        f"end to end, pixels over the UART as well: {found.end_to_end_fps:.2f} frames/s, "
+        f"{found.frame_bytes:,} bytes a frame",
+        args,
+    )
+    return found.to_json()
 
 
 def everything(

@@ -1,11 +1,13 @@
 """Simulate the gateware on a network and compare every layer with the golden model, bit for bit.
 
-OUT is {"layers": n, "compared_values": n, "mismatches": 0, "cycles": n}; cycles are those of all
-frames. The first difference is named, and the exit status is 1.
+Logits are compared with those of the integer PyTorch model as well. OUT is {"layers": n,
+"compared_values": n, "mismatches": 0, "cycles": n}; cycles are those of all frames. The first
+difference is named, and the exit status is 1.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from host.arguments import (
     add_board,
@@ -13,23 +15,36 @@ from host.arguments import (
     add_json,
     add_model,
     add_source,
+    cycles_bar,
     say,
     source_of,
     write_json,
 )
 from host.checkpoints import checkpoint_of
+from host.images import Pixels
 from host.models import geometry_named, images_for, stream_rate
+from isa.fixed import IntArray
 
 HELP = "simulate the gateware and compare every layer"
 DEFAULT_IMAGES = 20
+LEAST_IMAGES = 2  # so that one follows another
+DEFAULT_CYCLES = 3_000_000  # of all images together, where nobody says how many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_board(parser)
     add_source(parser)
-    add_images(parser, f"default: the first {DEFAULT_IMAGES} that ship")
+    add_images(
+        parser, f"default: the first {DEFAULT_IMAGES} that ship, {LEAST_IMAGES} for a large network"
+    )
     parser.add_argument("--simulator", choices=("verilator", "icarus"), default="verilator")
+    parser.add_argument(
+        "--stalls",
+        choices=("none", "light", "heavy"),
+        default="none",
+        help="have host and SDRAM pause by chance, now and then or most of the time",
+    )
     add_json(parser)
 
 
@@ -40,27 +55,52 @@ def run(args: argparse.Namespace) -> int:
 
     source = source_of(args, geometry)
     rate = stream_rate(geometry, source)
-    image = compile_network(checkpoint, geometry, source=source, stream_rate=rate).image
+    compiled = compile_network(checkpoint, geometry, source=source, stream_rate=rate)
+    image, estimate = compiled.image, compiled.report["estimate"]["cycles"]
     limit = args.limit
     if args.images is None and limit is None:
-        limit = DEFAULT_IMAGES
+        limit = min(DEFAULT_IMAGES, max(LEAST_IMAGES, DEFAULT_CYCLES // estimate))
     images = images_for(args.images, image.info.input_shape, limit)
     from sim.runner import simulate
+    from sim.surroundings import Stalls
 
-    result = simulate(geometry, image, images.pixels, simulator=args.simulator, source=source)
+    with cycles_bar(round(len(image.words) / rate) + len(images) * estimate) as progress:
+        result = simulate(
+            geometry,
+            image,
+            images.pixels,
+            simulator=args.simulator,
+            source=source,
+            stalls=Stalls(args.stalls),
+            progress=progress,
+        )
+    wrong = differences_from_pytorch(checkpoint, images.pixels, result.logits)
+    differences = [*result.differences, *wrong]
     summary = {
         "layers": result.layers,
-        "compared_values": result.compared_values,
-        "mismatches": result.mismatches,
+        "compared_values": result.compared_values + result.logits.size,
+        "mismatches": result.mismatches + len(wrong),
         "cycles": int(sum(result.cycles)),
     }
     write_json(args.json, summary)
     say(
-        f"{len(images)} images, {result.layers} layers: {result.compared_values} values compared, "
-        f"{result.mismatches} mismatches, {summary['cycles']} cycles",
+        f"{len(images)} images, {result.layers} layers: {summary['compared_values']} values "
+        f"compared, {summary['mismatches']} mismatches, {summary['cycles']} cycles",
         args,
     )
-    if result.mismatches:
-        print(f"rbonn: error: {result.first}", file=sys.stderr)
+    if differences:
+        print(f"rbonn: error: {differences[0]}", file=sys.stderr)
         return 1
     return 0
+
+
+def differences_from_pytorch(checkpoint: Path, pixels: Pixels, logits: IntArray) -> list[str]:
+    """What the integer PyTorch model says otherwise, one line for each logit."""
+    from rbonn_train.evaluate import predict
+
+    expected, _ = predict(checkpoint, pixels, "integer")
+    return [
+        f"Frame {frame}, logit of class {index}: {expected[frame, index]} in PyTorch, "
+        f"{logits[frame, index]} in the gateware"
+        for frame, index in zip(*(expected != logits).nonzero(), strict=True)
+    ]

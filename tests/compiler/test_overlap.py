@@ -15,8 +15,9 @@ from isa.image import PacketType
 from isa.layer import LayerKind
 from isa.network import Network
 from isa.registers import Source
+from sim.core_build import CORE_MHZ, MEMORY_MHZ
 from sim.golden import Golden
-from sim.runner import CORE_MHZ, MEMORY_MHZ, simulate
+from sim.runner import simulate
 from tests.geometries import MIDDLE_SDRAM
 from tests.networks import DEEP, SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 

@@ -15,11 +15,14 @@ from cocotb.triggers import FallingEdge, with_timeout
 from cocotb.utils import get_sim_time
 
 from host.device import Device, DeviceError
+from isa import checked
 from isa.geometry import TINY
-from isa.image import HEADER_WORDS, parse
-from isa.registers import Register, Source
+from isa.image import HEADER_WORDS, build, parse
+from isa.registers import CONTROL, ErrorCode, Register, Source, State
 from sim.session import Bus
 from tests.geometries import TINY_SDRAM
+
+NOTHING = dict.fromkeys(CONTROL.members, 0)
 
 
 class BusTransport:
@@ -30,6 +33,7 @@ class BusTransport:
         self._bus = Bus(dut, iter(lambda: False, None))
         self.image_words = 0  # written so far
         self.spoil = None  # called with (address, words), may change what is written
+        self.unplugged = False  # what is being written is the last
 
     @resume
     async def read(self, address, count):
@@ -43,6 +47,8 @@ class BusTransport:
         step = 0 if address in (Register.INPUT, Register.STREAM) else 1
         for offset, word in enumerate(words):
             await self._bus.write(address + step * offset, word)
+        if self.unplugged:
+            raise OSError("unplugged")
 
     @resume
     async def wait(self, timeout):
@@ -126,6 +132,77 @@ def use_with_flash(dut, report):
     report["logits"] = device.classify(frame).logits
 
 
+def use_with_sdram(dut, report):
+    """Faults with image and frames in the SDRAM: each has a code, and the next frame works."""
+    image = parse(Path(os.environ["DRIVER_IMAGE"]).read_bytes(), TINY_SDRAM)
+    frames = np.load(os.environ["DRIVER_FRAMES"])
+    transport = BusTransport(dut)
+
+    def connect(**options):
+        options = {"expected": TINY_SDRAM, "source": Source.SDRAM} | options
+        return Device(transport, clock=lambda: get_sim_time("sec"), sleep=transport.wait, **options)
+
+    device = connect()
+    try:
+        device.load_image(image)
+    except DeviceError as error:
+        report["fault"] = str(error)
+        return
+    report["all"] = [result.logits for result in device.classify_all(frames)]
+    report["batch"] = [result.logits for result in device.classify_batch(frames)]
+
+    # An image for another geometry, past the driver, which would refuse it.
+    other = build(TINY, image.info, image.packets).words[:HEADER_WORDS]
+    transport.write(Register.IMAGE, other)
+    transport.write(Register.CONTROL, [checked.encode(CONTROL, {**NOTHING, "check": 1})])
+    while transport.read(Register.STATUS, 1)[0] == State.CHECKING.value:
+        transport.wait(0)
+    report["foreign"] = ErrorCode(transport.read(Register.ERROR, 1)[0]).name
+    device.load_image(image)
+    report["after foreign"] = device.classify(frames[1]).logits
+
+    # The host is gone in the middle of a frame's pixels, one frame being computed. Another comes.
+    sent = []
+
+    def unplug(address, words):
+        if address == Register.INPUT:
+            sent.append(address)
+            if len(sent) == 2:
+                transport.spoil, transport.unplugged = None, True
+                return words[: len(words) // 2]
+        return words
+
+    transport.spoil = unplug
+    try:
+        list(device.classify_all(frames))
+    except OSError as error:
+        report["unplugged"] = str(error)
+    transport.unplugged = False
+    before = transport.image_words
+    device = connect()
+    device.load_image(image)
+    report["after unplugged"] = device.classify(frames[0]).logits
+    report["sent again"] = transport.image_words - before
+
+    # Pixels that are lost on the way to a frame that has been started.
+    transport.write(Register.WATCHDOG, [2000])
+
+    def lose(address, words):
+        if address == Register.INPUT:
+            transport.spoil = None
+            return words[: len(words) // 2]
+        return words
+
+    device = connect(retries=0)
+    device.load_image(image)
+    transport.spoil = lose
+    try:
+        device.classify(frames[2])
+    except DeviceError as error:
+        report["lost"] = str(error)
+    report["after lost"] = [result.logits for result in device.classify_all(frames)]
+
+
 async def run(dut, program):
     report = {}
     await FallingEdge(dut.rst)
@@ -137,6 +214,11 @@ async def run(dut, program):
 @cocotb.test()
 async def driver(dut):
     await run(dut, use)
+
+
+@cocotb.test()
+async def driver_with_sdram(dut):
+    await run(dut, use_with_sdram)
 
 
 @cocotb.test()

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from host.device import EXPLANATIONS, Device, DeviceError, pack_frame, sign_extended
+from host.device import Device, pack_frame, sign_extended
+from host.device_errors import EXPLANATIONS, DeviceError
 from host.golden_transport import GoldenTransport
 from isa import checked
 from isa.geometry import TINY, ULX3S_25F
@@ -248,6 +249,64 @@ def test_every_frame_of_a_batch_but_the_last_announces_another():
     commands.clear()
     device.classify_batch(FRAMES[:3])
     assert [(bits["start"], bits["more"]) for bits in commands] == [(1, 1), (1, 1), (1, 0)]
+
+
+def test_a_batch_may_do_without_logits():
+    results = loaded(source=Source.SDRAM).classify_batch(FRAMES, logits=False)
+    for frame, result in zip(FRAMES, results, strict=True):
+        assert result.logits == []
+        assert result.top[0][1] == expected_logits(frame).max()
+
+
+@pytest.mark.parametrize("source", Source)
+def test_any_number_of_frames(source):
+    device = loaded(source=source)
+    assert list(device.classify_all([])) == []
+    for frame, result in zip(FRAMES, device.classify_all(iter(FRAMES)), strict=True):
+        check(frame, result)
+
+
+def test_the_next_frame_is_sent_while_one_is_computed():
+    transport = Faulty(geometry=TINY_SDRAM)
+    device = loaded(transport, source=Source.SDRAM)
+    transport.log.clear()
+    assert len(list(device.classify_all(FRAMES))) == 3
+    pixels, start = (Register.INPUT, len(pack_frame(FRAMES[0]))), (Register.CONTROL, 1)
+    assert transport.log == [pixels, start, pixels, start, pixels, start]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_frame_that_fails_does_not_disturb_those_that_follow(failing):
+    device = loaded(Faulty({failing: corrupt_memory}, TINY_SDRAM), source=Source.SDRAM)
+    for frame, result in zip(FRAMES, device.classify_all(FRAMES), strict=True):
+        check(frame, result)
+
+
+def test_frames_go_on_after_a_transport_that_failed():
+    class Unplugged(Faulty):
+        plugged = True
+
+        def write(self, address, words):
+            if not self.plugged:
+                raise OSError("gone")
+            super().write(address, words)
+
+    transport = Unplugged(geometry=TINY_SDRAM)
+    device = loaded(transport, source=Source.SDRAM)
+    results = device.classify_all(FRAMES)
+    check(FRAMES[0], next(results))
+    transport.plugged = False
+    with pytest.raises(OSError, match="gone"):
+        next(results)
+    transport.plugged = True
+    for frame, result in zip(FRAMES, device.classify_all(FRAMES), strict=True):
+        check(frame, result)
+
+
+def test_no_frames_without_an_image():
+    device = Device(Faulty(geometry=TINY_SDRAM), expected=TINY_SDRAM, source=Source.SDRAM)
+    with pytest.raises(DeviceError, match="load one first"):
+        next(device.classify_all(FRAMES))
 
 
 def test_a_batch_that_fails_is_recovered_from():

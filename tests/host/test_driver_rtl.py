@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from compiler.pipeline import compile_tensors
-from host.device import EXPLANATIONS
+from host.device_errors import EXPLANATIONS
 from isa.flash import combine
 from isa.geometry import TINY
 from isa.registers import ErrorCode
+from sim.core_build import core_build
 from sim.golden import Golden
-from sim.runner import core_build
 from tests.geometries import TINY_SDRAM
 from tests.networks import random_checkpoint, random_frames, small_network
 
 NETWORK = small_network("plain")
 
 
-def run(folder, geometry, test, frames, flash=None):
-    """What the driver's bench reports, and the logits that are right; `flash`: of the image."""
+def run(folder, geometry, test, frames, flash=None, faults=()):
+    """What the driver's bench reports, and the logits that are right; `flash`: of the image.
+    `faults`: plus-args of the SDRAM's model."""
     image = compile_tensors(*random_checkpoint(NETWORK), geometry).image
     (folder / "net.img").write_bytes(image.to_bytes())
     np.save(folder / "frames.npy", frames)
@@ -34,7 +35,7 @@ def run(folder, geometry, test, frames, flash=None):
             "DRIVER_FRAMES": str(folder / "frames.npy"),
             "DRIVER_REPORT": str(folder / "report.json"),
         },
-        plusargs=[] if flash is None else [f"+flash={folder / 'flash.bin'}"],
+        plusargs=[*faults, *([] if flash is None else [f"+flash={folder / 'flash.bin'}"])],
         timeout_s=300,
     )
     found = json.loads((folder / "report.json").read_text())
@@ -78,6 +79,50 @@ def test_a_damaged_image_is_refused(report):
 def test_the_link_as_source(report):
     check(report["link"][0], report["expected"][2])
     check(report["link"][1], report["expected"][0])
+
+
+@pytest.fixture(scope="module")
+def with_sdram(tmp_path_factory):
+    folder, frames = tmp_path_factory.mktemp("sdram"), random_frames(NETWORK, 3)
+    return run(folder, TINY_SDRAM, "driver_with_sdram", frames)[0]
+
+
+def test_frames_in_an_sdram(with_sdram):
+    assert with_sdram["all"] == with_sdram["batch"] == with_sdram["expected"]
+
+
+def test_an_image_for_another_geometry(with_sdram):
+    assert with_sdram["foreign"] == "FOREIGN_GEOMETRY"
+    assert with_sdram["after foreign"] == with_sdram["expected"][1]
+
+
+def test_a_host_that_goes_in_the_middle_of_a_frame(with_sdram):
+    """What it had sent is not in the next host's frame; the image is still there."""
+    assert with_sdram["unplugged"] == "unplugged"
+    assert with_sdram["after unplugged"] == with_sdram["expected"][0]
+    assert with_sdram["sent again"] == 0
+
+
+def test_pixels_lost_on_their_way_to_an_sdram(with_sdram):
+    text = EXPLANATIONS[ErrorCode.WATCHDOG]
+    assert with_sdram["lost"] == f"Device reports an error: {text} (WATCHDOG)"
+    assert with_sdram["after lost"] == with_sdram["expected"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ("+stuck_data=7", "0x0"),  # a data pin
+        ("+stuck_address=3", "0x0"),  # an address pin: two bursts are one
+        ("+stuck_cell=2b", "0x50"),  # one bit in the sixth burst
+    ],
+)
+def test_a_fault_of_the_sdram_is_found_at_the_start(tmp_path, fault, where):
+    frames = random_frames(NETWORK, 1)
+    found, _ = run(tmp_path, TINY_SDRAM, "driver_with_sdram", frames, faults=[fault])
+    assert found["fault"] == (
+        f"Device must have an SDRAM that keeps what is written: the 16 bytes at {where} did not"
+    )
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["good", "damaged"])

@@ -7,6 +7,9 @@ import pytest
 
 from host import cli
 from isa.checkpoint import write_checkpoint
+from isa.geometry import GEOMETRIES
+from rbonn_train.evaluate import predict
+from tests.geometries import TINY_SDRAM
 from tests.networks import random_checkpoint, random_frames, small_network
 
 NETWORK = small_network("one-pixel")
@@ -43,6 +46,24 @@ def test_sim(model, capsys):
     assert result["layers"] == 11
     assert result["compared_values"] > 500
     assert result["cycles"] > 1000
+
+
+def test_sim_from_sdram_with_stalls(model, capsys, monkeypatch):
+    monkeypatch.setitem(GEOMETRIES, TINY_SDRAM.name, TINY_SDRAM)
+    more = ["--board", TINY_SDRAM.name, "--stalls", "heavy", "--json", "-"]
+    assert cli.main(["sim", *model, *more]) == 0
+    assert json.loads(capsys.readouterr().out)["mismatches"] == 0
+
+
+def test_sim_compares_logits_with_pytorch(model, capsys, monkeypatch):
+    def other(checkpoint, pixels, arith):
+        logits, maps = predict(checkpoint, pixels, arith)
+        logits[1, 2] += 1
+        return logits, maps
+
+    monkeypatch.setattr("rbonn_train.evaluate.predict", other)
+    assert cli.main(["sim", *model]) == 1
+    assert capsys.readouterr().err.startswith("rbonn: error: Frame 1, logit of class 2: ")
 
 
 def test_sim_names_the_first_difference(model, capsys, monkeypatch):

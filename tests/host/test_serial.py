@@ -8,7 +8,9 @@ import pytest
 
 from compiler.pipeline import compile_tensors
 from host import cli
-from isa.geometry import TINY, ULX3S_25F
+from isa import checked
+from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
+from isa.registers import MEMORY, Register
 from sim.golden import Golden
 from tests.host.serial_device import SerialDevice
 from tests.networks import random_checkpoint, random_frames, small_network
@@ -30,10 +32,10 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, port):
+def run(folder, port, image="net.img"):
     return cli.main(
         [
-            *("run", "--image-file", f"{folder}/net.img", "--images", f"{folder}/frames.npz"),
+            *("run", "--image-file", f"{folder}/{image}", "--images", f"{folder}/frames.npz"),
             *("--backend", f"serial:{port}", "--json", f"{folder}/out.json"),
         ]
     )
@@ -52,6 +54,19 @@ def test_the_same_integers_as_golden(folder):
         assert run(folder, device.name) == 0
     result = json.loads((folder / "out.json").read_text())
     assert result["logits"] == json.loads((folder / "expected.json").read_text())
+
+
+def test_a_broken_sdram_is_reported(folder, capsys):
+    image = compile_tensors(*random_checkpoint(NETWORK), ULX3S_85F).image
+    (folder / "large.img").write_bytes(image.to_bytes())
+    with SerialDevice(ULX3S_85F) as device:
+        fields = {"present": 1, "ready": 1, "fault": 1, "fault_address": 0x123}
+        broken = checked.encode(MEMORY, dict.fromkeys(MEMORY.members, 0) | fields)
+        device.transport._registers[Register.MEMORY] = broken
+        assert run(folder, device.name, "large.img") == 1
+    assert error(capsys) == (
+        "Device must have an SDRAM that keeps what is written: the 16 bytes at 0x1230 did not"
+    )
 
 
 def test_absent_port(folder, capsys):

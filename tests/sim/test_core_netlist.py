@@ -4,8 +4,9 @@ import numpy as np
 
 from compiler.pipeline import compile_tensors
 from isa.geometry import TINY
+from sim.core_build import DESIGN, elaborate
 from sim.netlist import cell_models, synthesise
-from sim.runner import DESIGN, elaborate, simulate
+from sim.runner import simulate
 from tests.networks import random_checkpoint, random_frames, small_network
 
 

@@ -16,7 +16,8 @@ from isa.geometry import GEOMETRIES, TINY, ULX3S_25F, ULX3S_85F, Geometry
 from isa.network import Network, Stem
 from rbonn_train.integer import IntegerNetwork
 from sim.golden import Golden
-from sim.runner import Stalls, simulate
+from sim.runner import simulate
+from sim.surroundings import Stalls
 from tests.networks import random_checkpoint, random_frames
 from tests.sim.reference import check_layers
 

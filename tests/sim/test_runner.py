@@ -12,9 +12,10 @@ from isa.image import HEADER_WORDS, Packet, PacketType, build, words_to_bytes
 from isa.layer import LayerKind
 from isa.registers import NO_CLASS, ErrorCode, Source, State
 from sim.golden import Golden, GoldenError
-from sim.runner import Flash, Stalls, collect, simulate, top_classes
+from sim.runner import collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
+from sim.surroundings import Flash, Stalls
 from sim.trace import record_of
 from tests.geometries import TINY_SDRAM, TINY_STEM
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
@@ -37,6 +38,7 @@ def faultless():
             "logits": frame.logits.tolist(),
             "top": [list(entry) for entry in top_classes(frame.logits, 3)],
             "counters": dict.fromkeys(COUNTERS, 0) | {"cycles": record.cycle},
+            "started": 7,
         }
         for frame, record in zip(expected, records, strict=True)
     ]
@@ -181,6 +183,46 @@ def test_image_and_frames_in_sdram(network):
 )
 def test_stalls_change_nothing_with_an_sdram(stalls):
     run(TINY_SDRAM, small_network("odd-channels"), 3, stalls=stalls)
+
+
+@pytest.mark.parametrize("stalls", [Stalls(), Stalls("light", 4)], ids=str)
+def test_frames_that_wait_in_the_sdram(stalls):
+    """One is started when the one before it is done, and little else happens in between."""
+    result = run(TINY_SDRAM, small_network("odd-channels"), 5, queued=True, stalls=stalls)
+    assert result.logits.shape == (1, 10)
+    for number, start in enumerate(result.starts[:-1]):
+        between = result.starts[number + 1] - start - result.cycles[number]
+        assert 0 < between < 1500
+
+
+def test_a_memory_that_pauses_takes_longer():
+    network = small_network("odd-channels")
+    image = compiled(network, TINY_SDRAM)
+    waits = []
+    for kind in ("none", "light", "heavy"):
+        result = simulate(TINY_SDRAM, image, random_frames(network, 2), stalls=Stalls(kind))
+        waits.append(result.counters[0]["wait_stream"])
+    assert waits == sorted(waits)
+    assert waits[2] > 2 * waits[0]
+
+
+def test_progress_is_told():
+    told = []
+    run(TINY_SDRAM, small_network("odd-channels"), 4, progress=told.append)
+    assert told == sorted(told)
+
+
+def test_an_sdram_that_is_broken(tmp_path):
+    """The session reports what the memory test has found."""
+    network = small_network("plain")
+    with pytest.raises(SimulationError, match="SDRAM has a fault at burst 0x0"):
+        simulate(
+            TINY_SDRAM,
+            compiled(network, TINY_SDRAM),
+            random_frames(network, 1),
+            faults={"stuck_data": 3},
+            folder=tmp_path,
+        )
 
 
 def test_an_sdram_serves_images_of_other_sources():

@@ -119,6 +119,20 @@ def test_cache(source, tmp_path):
     assert (first.directory / "sim.vvp").is_file()
 
 
+def test_what_simulations_have_in_common_is_compiled_once(source, tmp_path):
+    first = build([source], "wire_only", ["a", "b"], tmp_path)
+    second = build([source], "wire_only", ["a", "b"], tmp_path, read_only=["b"])
+    assert (first.directory / "verilated.o").is_file()
+    assert not (second.directory / "verilated.o").exists()
+    second.run(
+        BENCH,
+        testcase="passes",
+        results=tmp_path / "out",
+        env={"GREETING": "hello"},
+        plusargs=["+answer=42"],
+    )
+
+
 def _build_at_once(source, folder, queue):
     built = build([source], "wire_only", ["a", "b"], folder, simulator="icarus")
     queue.put((built.directory / "built.json").stat().st_mtime_ns)
