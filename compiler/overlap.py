@@ -14,7 +14,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from compiler.estimate import TIMING, Timeline, convolution_cycles, frame_cycles, packet_words
+from compiler.estimate import (
+    TIMING,
+    Timeline,
+    convolution_cycles,
+    estimate,
+    frame_cycles,
+    packet_words,
+)
 from compiler.fit import END_WORDS
 from compiler.ir import Layer, Program, Region, ceil_div
 from compiler.parts import rows_ahead_of_time, some_tiles, tiles_together
@@ -36,11 +43,16 @@ MOST_LAYERS = (1 << HEADER["layers"].shape) - 1
 def overlap_stem(program: Program) -> Program:
     """The program with parts of the next frame's stem between its layers, where that is possible
     and gains enough; ``in_sequence`` tells what it takes without."""
-    program = replace(program, in_sequence=frame_cycles(program))
+    layers = estimate(program)
+    cycles = sum(layer.cycles for layer in layers)
+    lost = sum(layer.waits["stream"] + layer.waits.get("weights", 0) for layer in layers)
+    program = replace(program, in_sequence=cycles)
     stem = program.layers[0]
     if program.image_words is None or not can_go_by_rows(stem, program.geometry):
         return program
-    best, fewest = program, frame_cycles(program) * (1 - LEAST_GAIN)
+    if lost < cycles * LEAST_GAIN:
+        return program
+    best, fewest = program, cycles * (1 - LEAST_GAIN)
     for candidate in _candidates(program):
         cycles = frame_cycles(candidate)
         if cycles < fewest:
@@ -53,7 +65,8 @@ def _candidates(program: Program) -> Iterator[Program]:
     stem, geometry, free = program.layers[0], program.geometry, free_rows(program)
     # While a part is computed, the stream fills the ring: what takes longer is of no more use.
     longest = geometry.ring_words * geometry.port_bits / WORD_BITS / program.stream_rate
-    for rows in range(1, stem.map_size[0] + 1):
+    rows = 0
+    while (rows := max(rows + 1, rows * 3 // 2)) <= stem.map_size[0]:
         part = BlockChooser(geometry)(rows_ahead_of_time(stem, 0, rows))
         if rows > 1 and convolution_cycles(part, geometry, TIMING) > longest:
             return
