@@ -33,12 +33,11 @@ def convolve(x: IntArray, weights: IntArray, stride: int, border: npt.ArrayLike 
     padded = np.empty((height + 2 * pad, width + 2 * pad, channels), number)
     padded[:] = border
     padded[pad : pad + height, pad : pad + width] = x
-    acc = np.zeros(1, number)
-    for row in range(kernel):
-        for column in range(kernel):
-            window = padded[row : row + height : stride, column : column + width : stride]
-            acc = acc + window @ weights[:, :, row, column].T.astype(number)
-    return acc.astype(np.int64)
+    # (H, W, C, kernel, kernel) as one matrix: many small products would cost more than the copy.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(0, 1))
+    windows = windows[::stride, ::stride]
+    rows = windows.reshape(-1, weights[0].size) @ weights.reshape(len(weights), -1).T.astype(number)
+    return rows.reshape(*windows.shape[:2], -1).astype(np.int64)
 
 
 def max_pool(x: IntArray, above: IntArray | None = None) -> IntArray:

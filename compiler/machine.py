@@ -55,9 +55,7 @@ class Machine:
         if kind is LayerKind.STEM:
             self._input = frame.ravel().astype(np.int64)
         assert tiles is not None
-        acc = np.concatenate(
-            [self._accumulate(kind, fields, weights) for weights in tiles.weights], axis=1
-        )
+        acc = self._accumulate(kind, fields, tiles.weights)
         params = ChannelParameters(
             *(getattr(tiles.params, n).ravel() for n in ("m", "n", "slope", "bias2", "threshold"))
         )
@@ -67,11 +65,12 @@ class Machine:
         return self._write(fields, acc, params, shifts)
 
     def _accumulate(self, kind: LayerKind, fields: Fields, weights: IntArray) -> IntArray:
-        """(pixels, M) from one tile's weights (kernel_rows, inner, M, K, S or T)."""
+        """(pixels, tiles * M) from weights (tiles, kernel_rows, inner, M, K, S or T)."""
         width, stride = fields["out_width"], 1 + fields["stride2"]
         pixel = np.arange(width * fields["out_height"])[:, None]
-        row_length, taps = fields["row_length"], weights.shape[3]
-        acc = np.zeros((len(pixel), weights.shape[2]))
+        row_length, taps = fields["row_length"], weights.shape[4]
+        channels = weights.shape[0] * weights.shape[3]
+        acc = np.zeros((len(pixel), channels))
         if kind is LayerKind.STEM:  # positions along a kernel row in bytes
             along = np.arange(fields["inner"] * taps)
         else:
@@ -83,7 +82,7 @@ class Machine:
             inside = (in_frame >= 0) & (in_frame < fields["in_height"])
             inside = inside & (column >= 0) & (column < row_length)
             address = np.where(inside, fields["src_base"] + row * fields["src_row"] + column, 0)
-            rows = weights[ky].transpose(0, 2, 1).reshape(-1, weights.shape[2])
+            rows = weights[:, ky].transpose(1, 3, 0, 2).reshape(-1, channels)
             if kind is LayerKind.BINARY:
                 operand = self._bits[address]  # (pixels, inner, K)
                 agree = (2 * operand - 1) * inside[:, :, None]
