@@ -16,6 +16,8 @@ from isa.geometry import Geometry
 from isa.image import CHANNEL_WORDS, LAYER_WORDS, PacketType
 from isa.layer import LayerKind
 
+PIXEL_BITS = 8  # of a channel
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -70,6 +72,12 @@ def packet_words(layer: Layer, geometry: Geometry) -> int:
         weights = layer.tiles.steps * set_words(layer, geometry) * geometry.port_bits // WORD_BITS
         words += layer.tiles.count * (1 + geometry.lanes * CHANNEL_WORDS + 1 + weights)
     return words
+
+
+def input_words(stem: Layer) -> int:
+    """Words of pixels that the stem, or a part of one, reads for the first time."""
+    rows = stem.out_size[0] * stem.stride
+    return rows * stem.in_size[1] * stem.in_channels * PIXEL_BITS // WORD_BITS
 
 
 def block_sizes(layer: Layer) -> list[int]:
@@ -182,6 +190,7 @@ class Timeline:
         self._stream = Stream(
             program.geometry, start=timing.start, rate=program.stream_rate, queue=timing.queue
         )
+        self._input_shares = program.input_shares
         self._begun: list[float] = []
         self._now: float = 0
 
@@ -207,6 +216,8 @@ class Timeline:
             convolution = _Convolution(layer, self._geometry, timing, self._stream, begin)
             end = convolution.run()
             waits |= convolution.waits
+        if layer.kind is LayerKind.STEM and self._input_shares:
+            self._stream.yield_to(input_words(layer))
         end += timing.layer
         if layer.kind is LayerKind.CLASSIFIER and layer.ends:
             end += self._classes + timing.finish

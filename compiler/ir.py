@@ -129,6 +129,7 @@ class Program:
     ``logit_lsb``: real value of one LSB of a logit, a power of 2. ``stream_rate``: words of the
     image that come in a cycle, at most 1. ``image_words``: how many of them there may be; None if
     the host sends them, which then cannot announce a frame while another one is computed.
+    ``input_shares``: the frames' pixels come out of the same memory as the image.
     ``in_sequence``: estimated cycles of a frame if no other frame's stem is computed in it.
     """
 
@@ -138,6 +139,7 @@ class Program:
     logit_lsb: float
     stream_rate: float = 1.0
     image_words: int | None = None
+    input_shares: bool = False
     in_sequence: int | None = None
 
     def map(self, change: Callable[[Layer], Layer]) -> "Program":

@@ -34,7 +34,7 @@ from isa.layer import LayerKind
 LEAST_GAIN = 0.02
 """What an overlap must save of a frame's time to be worth it: frames alone become slower by it."""
 
-PATIENCE = (0.1, 0.25, 0.5, 1.0)
+PATIENCE = (0.02, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Shares of a part's time that must be lost in waiting before it is put there, to be tried."""
 
 MOST_LAYERS = (1 << HEADER["layers"].shape) - 1

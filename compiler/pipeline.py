@@ -97,7 +97,10 @@ def _compile(
     verifier = Verifier(folded) if verify else None
     program = lower(folded, geometry)
     program = replace(
-        program, stream_rate=min(1.0, stream_rate), image_words=capacity(geometry, source)
+        program,
+        stream_rate=min(1.0, stream_rate),
+        image_words=capacity(geometry, source),
+        input_shares=source is Source.SDRAM,
     )
     levels = [("lower", program)]
     if verifier:

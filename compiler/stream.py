@@ -45,6 +45,10 @@ class Stream:
             self._waiting = 0
         return self.now
 
+    def yield_to(self, words: int) -> None:
+        """So many words of something else come out of the memory first."""
+        self.now += words / self._rate
+
     def wait(self, until: float) -> None:
         """The loader takes nothing before then."""
         if until > self.now:

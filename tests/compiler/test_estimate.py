@@ -2,7 +2,15 @@ import dataclasses
 
 import pytest
 
-from compiler.estimate import TIMING, Timing, convolution_cycles, estimate, set_words
+from compiler.estimate import (
+    TIMING,
+    Timing,
+    convolution_cycles,
+    estimate,
+    input_words,
+    set_words,
+)
+from compiler.parts import rows_ahead_of_time
 from compiler.pipeline import compile_tensors
 from isa.geometry import GEOMETRIES, TINY, ULX3S_25F
 from isa.network import Network
@@ -73,6 +81,19 @@ def test_waits_of_a_stream_bound_network():
     words = result.report["image"]["frame_words"]
     assert words <= cycles <= 1.1 * words + 200
     assert sum(layer.waits.get("weights", 0) for layer in estimate(result.program)) > words / 4
+
+
+def test_pixels_out_of_the_same_memory_are_counted():
+    """long-frame: 32 x 32 x 3 bytes for the stem, or 8 of its 32 rows for a quarter of it."""
+    program = compiled("long-frame", TINY).program
+    stem = program.layers[0]
+    assert input_words(stem) == 32 * 32 * 3 // 4
+    part = rows_ahead_of_time(stem, 2, 2)
+    assert input_words(part) == 8 * 32 * 3 // 4
+    slow = dataclasses.replace(program, stream_rate=0.001)  # so slow that nothing hides it
+    shared = dataclasses.replace(slow, input_shares=True)
+    later = estimate(shared)[1].cycles - estimate(slow)[1].cycles
+    assert later == pytest.approx(32 * 32 * 3 / 4 / 0.001, abs=1)
 
 
 def test_fmnist_s_keeps_the_array_busy():

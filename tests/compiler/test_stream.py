@@ -30,6 +30,16 @@ def test_the_queue_fills_while_the_loader_waits():
     assert waited.take(1) == 162
 
 
+def test_something_else_comes_out_of_the_memory():
+    """While the loader has to wait anyway, that costs nothing."""
+    shared = stream(0.5)
+    shared.yield_to(10)
+    assert shared.take(10) == 40
+    shared.yield_to(10)
+    shared.wait(70)
+    assert shared.take(10) == 90
+
+
 def test_a_full_ring_is_waited_for():
     """tiny: a ring of 256 words, filled with one word a cycle."""
     ring = stream()
