@@ -137,20 +137,20 @@ def _layers(compiled: Mapping[str, Any], measured: Measured) -> list[dict[str, A
     ]
 
 
-def _sum(layers: Sequence[Mapping[str, Any]], bound: str, activity: str) -> int:
-    return sum(layer["activity"].get(activity, 0) for layer in layers if layer["bound"] == bound)
-
-
 def _array_busy(layers: Sequence[Mapping[str, Any]]) -> float | None:
     """Share of their cycles for which the XNOR array works, in the layers that it bounds."""
-    cycles = sum(layer["cycles"] or 0 for layer in layers if layer["bound"] == "xnor")
-    return share(_sum(layers, "xnor", "array_busy"), cycles)
+    found = [layer for layer in layers if layer["bound"] == "xnor"]
+    cycles = sum(layer["cycles"] or 0 for layer in found)
+    return share(sum(layer["activity"].get("array_busy", 0) for layer in found), cycles)
 
 
 def _stream_efficiency(layers: Sequence[Mapping[str, Any]], peak: float) -> float | None:
     """Words that came, of those that could have while there was room for them, in the layers that
-    the stream bounds."""
-    busy, waits = (_sum(layers, "stream", name) for name in ("stream_busy", "wait_stream"))
+    the stream bounds and in what is computed ahead between them."""
+    found = [layer["activity"] for layer in layers if layer["bound"] == "stream" or layer["ahead"]]
+    busy, waits = (
+        sum(activity.get(name, 0) for activity in found) for name in ("stream_busy", "wait_stream")
+    )
     return share(busy, peak * (busy + waits))
 
 
