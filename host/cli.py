@@ -76,6 +76,9 @@ def _version() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line ``argv`` (default: the process's) and returns its exit status."""
+    # Before numpy is imported: the threads of its matrix products, which are small here, wait for
+    # each other, and on a busy machine for several times as long as they work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         args = build_parser().parse_args(argv)
     except _Usage as error:
