@@ -8,8 +8,9 @@ from amaranth.hdl import Array, Cat, Const, DomainRenamer, Module, Mux, Signal
 from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.sdram import BEAT, REQUEST
+from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_BEATS, BURST_BITS, DATA_BITS
+from hw.sdram_queue import BEAT
 from isa.bits import WORD_BITS
 
 CHUNK_BURSTS = 16

@@ -5,8 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.memory_bus import CHUNK_BEATS, CHUNK_BURSTS, CHUNK_LENGTH, WriteSignature
-from hw.sdram import BEAT, REQUEST
+from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_ADDRESS_BITS, BURST_BEATS, DATA_BITS
+from hw.sdram_queue import BEAT
 
 
 class MemoryCheck(wiring.Component):

@@ -4,11 +4,17 @@ The address of a burst of eight 16-bit beats runs through a row, then to the sam
 bank, then to the next row. So a sequential stream changes the bank at the end of each row, and the
 next row is opened while the last burst of the old one is on the bus: bursts follow each other
 without a gap, but for one cycle at the end of a row, and for refreshes.
+
+The clock is fast for the FPGA, so hardly anything is decided in the cycle in which it is needed:
+while a burst waits for the bus, the place of the next one is computed and its row looked up; a
+command is a *strobe*, a register that is set when its time has come; and the strobe's command
+reaches the pins DELAY cycles later, as everything that goes with it.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+import enum
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.sdram_chip import (
@@ -26,6 +32,7 @@ from hw.sdram_chip import (
     PinsSignature,
     SdramTiming,
 )
+from hw.sdram_queue import BEAT, BeatQueue
 
 MAX_BURSTS = 64
 """The most bursts of one request."""
@@ -35,21 +42,18 @@ REQUEST = data.StructLayout(
 )
 """`length` + 1 bursts one after the other; the address counts bursts of 16 bytes."""
 
-BEAT = data.StructLayout({"data": DATA_BITS, "enable": DATA_BITS // 8})
-"""What a write puts on the bus; bytes that are not enabled stay as they are in the chip."""
-
 #: Clocks that the read capture and the refresh interval have been thought through for.
 CLOCK_MHZ = (50.0, 143.0)
 
 
-class _Timer:
+class _Countdown:
     """Counts in the domain `memory`. `over` is a flip-flop, its sign: no comparison is needed.
 
     A statement `load(n)`, executed in one cycle, makes `over` low, and high from the n-th after it.
     """
 
-    def __init__(self, m, longest, name, *, start=1):
-        count = Signal(signed(1 + longest.bit_length()), init=start - 2, name=name)
+    def __init__(self, m, longest, name):
+        count = Signal(signed(1 + longest.bit_length()), init=longest - 2, name=name)
         self._count, self.over = count, count[-1]
         with m.If(~self.over):
             m.d.memory += count.eq(count - 1)
@@ -58,20 +62,50 @@ class _Timer:
         return self._count.eq(cycles - 2)
 
 
+class _Timer:
+    """Keeps a strobe back until its time has come; a shift register in the domain `memory`.
+
+    After a statement `load(n)`, executed in a cycle with a strobe, a strobe that is set in cycles
+    in which `pending` is low comes n cycles after the first one, or later, but at least two.
+    """
+
+    def __init__(self, m, longest, name):
+        self._bits = Signal(max(1, longest - 2), name=name)
+        self.pending = self._bits[0]
+        m.d.memory += self._bits.eq(self._bits >> 1)
+
+    def load(self, cycles):
+        return self._bits.eq((1 << max(0, cycles - 2)) - 1)
+
+
+class _State(enum.Enum):
+    """What the controller is about to do; a flip-flop each."""
+
+    POWER_UP = enum.auto()
+    CLOSE = enum.auto()
+    REFRESH = enum.auto()
+    SET_MODE = enum.auto()
+    DECIDE = enum.auto()
+    PRECHARGE = enum.auto()
+    ACTIVATE = enum.auto()
+    MOVE = enum.auto()
+
+
 class SdramController(wiring.Component):
     """Initialises and refreshes the chip, and moves bursts, all of it in the domain `memory`.
 
     Members
     -------
     requests : In(stream of REQUEST)
-        Served in order. A write is taken only when all its beats are here, so the bus never waits
-        for data: at most ``write_bursts`` bursts, or it is never taken. Other requests wait behind.
+        Served in order. A write is begun only when all its beats are here, so the bus never waits
+        for data: at most ``write_bursts`` bursts, or it is never begun. Other requests wait behind.
     write_data : In(stream of BEAT)
         What is written, in the order of the requests, eight beats for each burst. A queue holds
         those of ``write_bursts`` bursts and more; they may come before their request.
     read_data, read_valid : Out
         Beats that were read, in order, eight in a row for each burst; they cannot wait. The first
-        beat comes 13 cycles after its request was taken, if its row is open and nothing else waits.
+        beat comes READ_LATENCY cycles after its request was taken, if its row is open and nothing
+        else waits.
     ready : Out(1)
         The chip has been initialised.
     pins : Out(PinsSignature)
@@ -84,6 +118,8 @@ class SdramController(wiring.Component):
 
     PAD_REGISTERS = 2
     READ_CYCLES = CAS_LATENCY + 1 + PAD_REGISTERS
+    DELAY = 3
+    READ_LATENCY = 16
 
     def __init__(self, *, clock_mhz, timing=None, write_bursts=2):
         if not CLOCK_MHZ[0] <= clock_mhz <= CLOCK_MHZ[1]:
@@ -109,227 +145,280 @@ class SdramController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        pins = self.pins
 
-        def cycles(name):
-            return self._timing.cycles(name, self._clock_mhz)
+        # --- strobes: a register each, and at most one of them is set -----------------------------
+        close, refresh, set_mode = Signal(), Signal(), Signal()
+        precharge, activate, move = Signal(), Signal(), Signal()
+        accept = Signal()  # not a register: the next burst becomes the one at hand
+        place, write = Signal(BURST_ADDRESS_BITS), Signal()  # of the burst at hand
+        _, bank, _ = _split(place)
 
-        # --- commands ----------------------------------------------------------------------------
-        m.d.memory += [pins.command.eq(Command.NOP), pins.dqm.eq(0)]
+        self._put_on_pins(
+            m, close=close, refresh=refresh, set_mode=set_mode, precharge=precharge,
+            activate=activate, move=move, write=write, place=place,
+        )  # fmt: skip
+        written = self._move_data(m, move, write)
+        known, hit, closed = self._look_ahead(
+            m, accept=accept, activate=activate, close=close, place=place, write=write,
+            written=written,
+        )  # fmt: skip
 
-        def command(kind, bank=0, address=0):
-            m.d.memory += [pins.command.eq(kind), pins.bank.eq(bank), pins.address.eq(address)]
-
-        # --- waiting -----------------------------------------------------------------------------
+        # --- time ---------------------------------------------------------------------------------
         # `wait` runs from a command to the next of the same bank, or of all; `slot` from a READ or
         # WRITE to the next; `turn` from a READ to a WRITE, which must not meet its beats on the
         # bus; `busy` to the bank's PRECHARGE.
-        powered = _Timer(m, cycles("power_up"), "power_up", start=cycles("power_up"))
-        wait = _Timer(m, cycles("rfc"), "wait")
+        power_up, rfc, rp = (self._cycles(name) for name in ("power_up", "rfc", "rp"))
+        powered = _Countdown(m, power_up, "power_up")
+        wait = _Timer(m, rfc, "wait")
         slot = _Timer(m, BURST_BEATS, "slot")
         turn_cycles = CAS_LATENCY + BURST_BEATS + 1
         turn = _Timer(m, turn_cycles, "turn")
-        write_cycles = BURST_BEATS - 1 + cycles("wr")
-        busy = [_Timer(m, max(write_cycles, cycles("ras")), f"busy{i}") for i in range(BANKS)]
+        write_cycles = BURST_BEATS - 1 + self._cycles("wr")
+        ras = self._cycles("ras")
+        busy = [
+            _Timer(m, max(write_cycles, ras, BURST_BEATS), f"busy{number}")
+            for number in range(BANKS)
+        ]
+        bank_busy = Array(timer.pending for timer in busy)[bank]
 
-        # --- refresh -----------------------------------------------------------------------------
         period = self._timing.refresh_cycles(self._clock_mhz)
-        interval = _Timer(m, period, "interval", start=period)
-        due, refreshed = Signal(), Signal()
+        interval = _Countdown(m, period, "interval")
+        due = Signal()
         with m.If(interval.over):
             m.d.memory += [interval.load(period), due.eq(1)]
-        with m.Elif(refreshed):
+        with m.Elif(refresh):
             m.d.memory += due.eq(0)
 
-        # --- beats to be written -----------------------------------------------------------------
-        # Twice as long as need be: `ready` is a register, and may notice late.
-        depth = 2 << (self._write_bursts * BURST_BEATS - 1).bit_length()
-        m.submodules.queue = queue = Memory(
-            shape=BEAT, depth=depth, init=[], attrs={"no_rw_check": 1}
-        )
-        store, load = queue.write_port(domain="memory"), queue.read_port(domain="memory")
-        stored, loaded = Signal(range(2 * depth)), Signal(range(2 * depth))
-        level = Signal.like(stored)
-        # The memory's slow output goes into a register, without a reset in between.
-        beat = Signal(BEAT, reset_less=True)
-        at_port, here, move, used = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
-            level.eq(stored - loaded),
-            store.en.eq(self.write_data.valid & self.write_data.ready),
-            store.addr.eq(stored),
-            store.data.eq(self.write_data.payload),
-            move.eq(at_port & (~here | used)),
-            load.en.eq((stored != loaded) & (~at_port | move)),
-            load.addr.eq(loaded),
-        ]
-        m.d.memory += [
-            self.write_data.ready.eq(level[-3:] < 3),
-            stored.eq(stored + store.en),
-            loaded.eq(loaded + load.en),
-            at_port.eq(load.en | (at_port & ~move)),
-            here.eq(move | (here & ~used)),
-        ]
+        with m.If(close | precharge):
+            m.d.memory += wait.load(rp)
+        with m.If(refresh):
+            m.d.memory += wait.load(rfc)
+        with m.If(set_mode):
+            m.d.memory += wait.load(self._cycles("mrd"))
+        with m.If(activate):
+            m.d.memory += wait.load(self._cycles("rcd"))
         with m.If(move):
-            m.d.memory += beat.eq(load.data)
-        arrived = Signal(range(BURST_BEATS))
-        whole = Signal()  # the last beat of a burst has come
-        m.d.memory += whole.eq(0)
-        with m.If(store.en):
-            m.d.memory += [arrived.eq(arrived + 1), whole.eq(arrived == BURST_BEATS - 1)]
+            m.d.memory += slot.load(BURST_BEATS)
+            with m.If(~write):
+                m.d.memory += turn.load(turn_cycles)
+        for number, timer in enumerate(busy):
+            with m.If(bank == number):
+                with m.If(activate):
+                    m.d.memory += timer.load(ras)
+                with m.If(move & write):
+                    m.d.memory += timer.load(write_cycles)
+                with m.If(move & ~write):
+                    # A PRECHARGE may cut off what follows the last beat.
+                    m.d.memory += timer.load(BURST_BEATS)
 
-        # --- the request at hand -----------------------------------------------------------------
-        request = self.requests.payload
-        take, admitted = Signal(), Signal()
-        # Bursts in the queue that nobody has claimed
-        held = Signal(range(depth // BURST_BEATS + 1))
-        claimed = Mux(take & request.write, request.length + 1, 0)
-        m.d.comb += self.requests.ready.eq(take)
+        # --- states -------------------------------------------------------------------------------
+        at = {
+            state: Signal(name=f"at_{state.name.lower()}", init=state is _State.POWER_UP)
+            for state in _State
+        }
+
+        def go(old, new):
+            m.d.memory += [at[old].eq(0), at[new].eq(1)]
+
+        ok = Signal()  # a burst is there, its row has been looked up, and no refresh is due
+        m.d.comb += accept.eq(at[_State.DECIDE] & ok)
         m.d.memory += [
-            held.eq(held + whole - claimed),
-            # Of the request that is offered: it stays the same until it is taken.
-            admitted.eq(self.requests.valid & ~take & (~request.write | (held > request.length))),
+            ok.eq(known & ~due),
+            close.eq(
+                at[_State.CLOSE] & ~close & ~wait.pending & ~Cat(t.pending for t in busy).any()
+            ),
+            refresh.eq(at[_State.REFRESH] & ~refresh & ~wait.pending),
+            set_mode.eq(at[_State.SET_MODE] & ~set_mode & ~wait.pending),
+            precharge.eq(at[_State.PRECHARGE] & ~precharge & ~bank_busy),
+            activate.eq(at[_State.ACTIVATE] & ~activate & ~wait.pending),
+            move.eq(
+                at[_State.MOVE] & ~move & ~wait.pending & ~slot.pending & ~(write & turn.pending)
+            ),
         ]
+        refreshes = Signal(range(8), init=7)  # that the chip still wants, but for one, at the start
+        with m.If(at[_State.POWER_UP] & powered.over):
+            m.d.memory += [self.pins.cke.eq(1), wait.load(rp)]
+            go(_State.POWER_UP, _State.CLOSE)
+        with m.If(close):
+            go(_State.CLOSE, _State.REFRESH)
+        with m.If(refresh):
+            with m.If(self.ready):
+                go(_State.REFRESH, _State.DECIDE)
+            with m.Else():
+                m.d.memory += refreshes.eq(refreshes - 1)
+                with m.If(refreshes == 0):
+                    go(_State.REFRESH, _State.SET_MODE)
+        with m.If(set_mode):
+            m.d.memory += self.ready.eq(1)
+            go(_State.SET_MODE, _State.DECIDE)
+        with m.If(at[_State.DECIDE]):
+            with m.If(ok):
+                m.d.memory += [
+                    at[_State.DECIDE].eq(0),
+                    at[_State.MOVE].eq(hit),
+                    at[_State.ACTIVATE].eq(closed),
+                    at[_State.PRECHARGE].eq(~hit & ~closed),
+                ]
+            with m.Elif(due):
+                go(_State.DECIDE, _State.CLOSE)
+        with m.If(precharge):
+            go(_State.PRECHARGE, _State.ACTIVATE)
+        with m.If(activate):
+            go(_State.ACTIVATE, _State.MOVE)
+        with m.If(move):
+            go(_State.MOVE, _State.DECIDE)
+        return m
 
-        pending = Signal()  # there is a burst at hand
-        last = Signal()  # and it is the request's last one
-        write = Signal()
-        left = Signal.like(request.length)  # bursts behind it
-        place = Signal(BURST_ADDRESS_BITS)
-        column, bank, row = (
-            place[:ROW_BURST_BITS],
-            place[ROW_BURST_BITS:-ROW_BITS],
-            place[-ROW_BITS:],
-        )
-        with m.If(take):
-            m.d.memory += [
-                pending.eq(1),
-                write.eq(request.write),
-                place.eq(request.address),
-                left.eq(request.length),
-                last.eq(request.length == 0),
-            ]
+    def _cycles(self, name):
+        return self._timing.cycles(name, self._clock_mhz)
 
-        open_rows = Array(Signal(ROW_BITS, name=f"row{i}") for i in range(BANKS))
-        opened = Signal(BANKS)
-        bank_row, bank_opened = Signal(ROW_BITS), Signal()
-        bank_free = Array(timer.over for timer in busy)[bank]
-        m.d.memory += [bank_row.eq(open_rows[bank]), bank_opened.eq(opened.bit_select(bank, 1))]
-
-        # --- data --------------------------------------------------------------------------------
-        start = Signal()  # a READ or WRITE goes out
-        writing = Signal(BURST_BEATS - 1)  # bit n: a beat goes out in n + 1 cycles
-        reading = Signal(self.READ_CYCLES - 1 + BURST_BEATS)  # bit n: one comes in n + 1 cycles
-        expected = Cat(Const(0, self.READ_CYCLES - 1), Const((1 << BURST_BEATS) - 1, BURST_BEATS))
-        m.d.comb += used.eq((start & write) | writing[0])
+    def _put_on_pins(
+        self, m, *, close, refresh, set_mode, precharge, activate, move, write, place
+    ):  # fmt: skip
+        """The command of a strobe, DELAY cycles after it; NOP otherwise."""
+        pins = self.pins
+        column, bank, row = _split(place)
+        kind = data.StructLayout({"command": Command, "bank": len(bank), "address": ROW_BITS})
+        first = Signal(kind, init={"command": Command.NOP}, reset_less=True)
+        second = Signal.like(first)
         m.d.memory += [
-            writing.eq((writing >> 1) | (start & write).replicate(BURST_BEATS - 1)),
-            pins.dq_drive.eq(used),
-            pins.dq_out.eq(beat.data),
-            reading.eq((reading >> 1) | Mux(start & ~write, expected, 0)),
+            first.command.eq(Command.NOP),
+            first.bank.eq(bank),
+            first.address.eq(column << COLUMN_BITS - ROW_BURST_BITS),
+            second.eq(first),
+            pins.command.eq(second.command),
+            pins.bank.eq(second.bank),
+            pins.address.eq(second.address),
+        ]
+        for strobe, command in (
+            (close | precharge, Command.PRECHARGE),
+            (refresh, Command.REFRESH),
+            (set_mode, Command.MODE),
+            (activate, Command.ACTIVE),
+            (move & write, Command.WRITE),
+            (move & ~write, Command.READ),
+        ):
+            with m.If(strobe):
+                m.d.memory += first.command.eq(command)
+        with m.If(close):
+            m.d.memory += first.address.eq(ALL_BANKS)
+        with m.If(set_mode):
+            m.d.memory += [first.bank.eq(0), first.address.eq(MODE_REGISTER)]
+        with m.If(activate):
+            m.d.memory += first.address.eq(row)
+
+    def _move_data(self, m, move, write):
+        """Beats to and from the pins. Returns a strobe: a burst that is to be written has come."""
+        pins = self.pins
+        m.submodules.queue = queue = BeatQueue(bursts=self._write_bursts)
+        wiring.connect(m, wiring.flipped(self.write_data), queue.input)
+        writing = Signal(BURST_BEATS)  # bit n: a beat goes out in DELAY - 1 + n cycles
+        drive = Signal()
+        # Bit n: a beat comes in in n + 1 cycles
+        reading = Signal(self.DELAY - 1 + self.READ_CYCLES - 1 + BURST_BEATS)
+        m.d.comb += queue.next.eq((move & write) | writing[1])
+        m.d.memory += [
+            writing.eq(writing >> 1),
+            drive.eq(writing[0]),
+            pins.dq_drive.eq(drive),
+            pins.dq_out.eq(queue.beat.data),
+            pins.dqm.eq(Mux(drive, ~queue.beat.enable, 0)),
+            reading.eq(reading >> 1),
             self.read_valid.eq(reading[0]),
             self.read_data.eq(pins.dq_in),
         ]
-        with m.If(used):
-            m.d.memory += pins.dqm.eq(~beat.enable)
+        with m.If(move & write):
+            m.d.memory += writing.eq(-1)
+        with m.If(move & ~write):
+            m.d.memory += reading[-BURST_BEATS:].eq(-1)
+        return queue.whole
 
-        with m.FSM(domain="memory"):
-            with m.State("POWER_UP"):
-                with m.If(powered.over):
-                    m.d.memory += [pins.cke.eq(1), wait.load(cycles("rp"))]
-                    m.next = "CLOSE"
-            with m.State("CLOSE"):
-                with m.If(wait.over):
-                    command(Command.PRECHARGE, address=ALL_BANKS)
-                    m.d.memory += wait.load(cycles("rp"))
-                    m.next = "FIRST_REFRESHES"
-            with m.State("FIRST_REFRESHES"):
-                refreshes = Signal(range(9), init=8)
-                with m.If(wait.over):
-                    with m.If(refreshes == 0):
-                        command(Command.MODE, address=MODE_REGISTER)
-                        m.d.memory += wait.load(cycles("mrd"))
-                        m.next = "START"
-                    with m.Else():
-                        command(Command.REFRESH)
-                        m.d.memory += [wait.load(cycles("rfc")), refreshes.eq(refreshes - 1)]
-            with m.State("START"):
-                with m.If(wait.over):
-                    m.d.memory += self.ready.eq(1)
-                    m.next = "IDLE"
+    def _look_ahead(self, m, *, accept, activate, close, place, write, written):
+        """Keeps requests and open rows; `place` and `write` become the next burst's by `accept`.
 
-            with m.State("IDLE"):
-                with m.If(due):
-                    m.next = "CLOSE_ALL"
-                with m.Elif(pending | admitted):
-                    m.d.comb += take.eq(~pending)
-                    m.next = "LOOK_UP"
-            with m.State("LOOK_UP"):
-                m.next = "DECIDE"
-            with m.State("DECIDE"):
-                with m.If(~bank_opened):
-                    m.next = "ACTIVATE"
-                with m.Elif(bank_row == row):
-                    m.next = "COLUMN"
-                with m.Else():
-                    m.next = "PRECHARGE"
-            with m.State("PRECHARGE"):
-                with m.If(bank_free):
-                    command(Command.PRECHARGE, bank)
-                    m.d.memory += wait.load(cycles("rp"))
-                    m.next = "ACTIVATE"
-            with m.State("ACTIVATE"):
-                with m.If(wait.over):
-                    command(Command.ACTIVE, bank, row)
-                    m.d.memory += [
-                        wait.load(cycles("rcd")),
-                        open_rows[bank].eq(row),
-                        opened.eq(opened | (1 << bank)),
-                    ]
-                    for number, timer in enumerate(busy):
-                        with m.If(bank == number):
-                            m.d.memory += timer.load(cycles("ras"))
-                    m.next = "COLUMN"
-            with m.State("COLUMN"):
-                with m.If(wait.over & slot.over & (~write | turn.over)):
-                    command(
-                        Mux(write, Command.WRITE, Command.READ),
-                        bank,
-                        column << COLUMN_BITS - ROW_BURST_BITS,
-                    )
-                    m.d.comb += [start.eq(1), take.eq(last & admitted & ~due)]
-                    m.d.memory += slot.load(BURST_BEATS)
-                    with m.If(~write):
-                        m.d.memory += turn.load(turn_cycles)
-                    for number, timer in enumerate(busy):
-                        with m.If(bank == number):
-                            # After a READ, a PRECHARGE may cut off what follows the last beat.
-                            m.d.memory += timer.load(Mux(write, write_cycles, BURST_BEATS))
-                    with m.If(~take):
-                        m.d.memory += [
-                            pending.eq(~last),
-                            place.eq(place + 1),
-                            left.eq(left - 1),
-                            last.eq(left == 1),
-                        ]
-                    with m.If(due):
-                        m.next = "CLOSE_ALL"
-                    with m.Elif(~last | admitted):
-                        m.next = "LOOK_UP"
-                    with m.Else():
-                        m.next = "IDLE"
+        Returns (known, hit, closed): `known` says, in the cycle before it may be accepted, that
+        there is a next burst; the others tell whether its row is the open one of its bank, and
+        whether none is open there.
+        """
+        # --- the request that is next -------------------------------------------------------------
+        request, free = Signal(REQUEST, reset_less=True), Signal(init=1)
+        m.d.comb += self.requests.ready.eq(free)
+        with m.If(free):
+            m.d.memory += [request.eq(self.requests.payload), free.eq(~self.requests.valid)]
 
-            with m.State("CLOSE_ALL"):
-                with m.If(Cat(timer.over for timer in busy).all()):
-                    command(Command.PRECHARGE, address=ALL_BANKS)
-                    m.d.memory += [wait.load(cycles("rp")), opened.eq(0)]
-                    m.next = "REFRESH"
-            with m.State("REFRESH"):
-                with m.If(wait.over):
-                    command(Command.REFRESH)
-                    m.d.comb += refreshed.eq(1)
-                    m.d.memory += wait.load(cycles("rfc"))
-                    m.next = "REFRESHING"
-            with m.State("REFRESHING"):
-                with m.If(wait.over):
-                    m.next = "IDLE"
-        return m
+        left = Signal.like(request.length)  # bursts of the request at hand behind the one at hand
+        more = Signal()
+        begin = Signal()  # the next request becomes the one at hand
+        m.d.comb += begin.eq(accept & ~more)
+        m.d.memory += more.eq(left != 0)
+        with m.If(accept):
+            m.d.memory += left.eq(left - 1)
+        with m.If(begin):
+            m.d.memory += [left.eq(request.length), free.eq(1)]
+
+        # Bursts in the queue that nobody has claimed, and by how many they change
+        held = Signal(range(4 * self._write_bursts + 1))
+        change = Signal(signed(len(request.length) + 2))
+        claim = Signal()
+        waits, enough, admitted = Signal(), Signal(), Signal()
+        m.d.memory += [
+            claim.eq(begin & request.write),
+            change.eq(Cat(Mux(claim, ~request.length, 0), claim).as_signed() + written),
+            held.eq(held + change),
+            enough.eq(held > request.length),
+            waits.eq(~free),
+            admitted.eq(waits & (~request.write | enough)),
+        ]
+
+        # --- the burst that is next ---------------------------------------------------------------
+        behind = Signal.like(place)  # the burst at hand
+        place_next, write_next, there = Signal.like(place), Signal(), Signal()
+        _, bank_next, row_next = _split(place_next)
+        m.d.memory += [
+            behind.eq(place + 1),
+            place_next.eq(Mux(more, behind, request.address)),
+            write_next.eq(Mux(more, write, request.write)),
+            there.eq(more | admitted),
+        ]
+        with m.If(accept):
+            m.d.memory += [place.eq(place_next), write.eq(write_next)]
+
+        # --- its row ------------------------------------------------------------------------------
+        _, bank, row = _split(place)
+        rows = Array(Signal(ROW_BITS, name=f"row{number}") for number in range(BANKS))
+        opened = Signal(BANKS)
+        with m.If(close):
+            m.d.memory += opened.eq(0)
+        for number in range(BANKS):
+            with m.If(activate & (bank == number)):
+                m.d.memory += [rows[number].eq(row), opened[number].eq(1)]
+        row_there = Signal(ROW_BITS)
+        equal = Signal(2)
+        hit, closed = Signal(), Signal()
+        half = ROW_BITS // 2
+        m.d.memory += [
+            row_there.eq(rows[bank_next]),
+            closed.eq(~opened.bit_select(bank_next, 1)),
+            equal.eq(
+                Cat(
+                    row_there[:half] == row_next[:half],
+                    row_there[half:] == row_next[half:],
+                )
+            ),
+            hit.eq(equal.all() & ~closed),
+        ]
+
+        # From `accept` it takes so long until `hit` belongs to the burst after that one, and until
+        # a request that came into its place is admitted on what is left of the beats.
+        stale = Signal(5)
+        m.d.memory += stale.eq(stale >> 1)
+        with m.If(accept | activate):
+            m.d.memory += stale.eq(-1)
+        known = Signal()
+        m.d.comb += known.eq(there & ~stale[0])
+        return known, hit, closed
+
+
+def _split(place):
+    """A burst's address as (column, bank, row)."""
+    return place[:ROW_BURST_BITS], place[ROW_BURST_BITS:-ROW_BITS], place[-ROW_BITS:]
