@@ -8,6 +8,8 @@ from amaranth.lib.wiring import In, Out
 BLOCK_BITS = 18
 BLOCK_DEPTH = 1024
 MAX_BITS = 4 * BLOCK_BITS
+#: Up to this depth synthesis takes LUTs, which are fast.
+DISTRIBUTED_DEPTH = 16
 
 
 class BlockMemory(wiring.Component):
@@ -48,7 +50,7 @@ class BlockMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        if platform is None:
+        if platform is None or self._depth <= DISTRIBUTED_DEPTH:
             m.submodules.memory = memory = Memory(shape=self._width, depth=self._depth, init=[])
             store = memory.write_port(domain=self._source)
             load = memory.read_port(domain=self._target)

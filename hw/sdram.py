@@ -33,6 +33,7 @@ from hw.sdram_chip import (
     SdramTiming,
 )
 from hw.sdram_queue import BEAT, BeatQueue
+from hw.sdram_time import Countdown, Timer
 
 MAX_BURSTS = 64
 """The most bursts of one request."""
@@ -44,38 +45,6 @@ REQUEST = data.StructLayout(
 
 #: Clocks that the read capture and the refresh interval have been thought through for.
 CLOCK_MHZ = (50.0, 143.0)
-
-
-class _Countdown:
-    """Counts in the domain `memory`. `over` is a flip-flop, its sign: no comparison is needed.
-
-    A statement `load(n)`, executed in one cycle, makes `over` low, and high from the n-th after it.
-    """
-
-    def __init__(self, m, longest, name):
-        count = Signal(signed(1 + longest.bit_length()), init=longest - 2, name=name)
-        self._count, self.over = count, count[-1]
-        with m.If(~self.over):
-            m.d.memory += count.eq(count - 1)
-
-    def load(self, cycles):
-        return self._count.eq(cycles - 2)
-
-
-class _Timer:
-    """Keeps a strobe back until its time has come; a shift register in the domain `memory`.
-
-    After a statement `load(n)`, executed in a cycle with a strobe, a strobe that is set in cycles
-    in which `pending` is low comes n cycles after the first one, or later, but at least two.
-    """
-
-    def __init__(self, m, longest, name):
-        self._bits = Signal(max(1, longest - 2), name=name)
-        self.pending = self._bits[0]
-        m.d.memory += self._bits.eq(self._bits >> 1)
-
-    def load(self, cycles):
-        return self._bits.eq((1 << max(0, cycles - 2)) - 1)
 
 
 class _State(enum.Enum):
@@ -149,15 +118,16 @@ class SdramController(wiring.Component):
         # --- strobes: a register each, and at most one of them is set -----------------------------
         close, refresh, set_mode = Signal(), Signal(), Signal()
         precharge, activate, move = Signal(), Signal(), Signal()
+        move_read, move_write = Signal(), Signal()  # one of them is set with `move`
         accept = Signal()  # not a register: the next burst becomes the one at hand
         place, write = Signal(BURST_ADDRESS_BITS), Signal()  # of the burst at hand
         _, bank, _ = _split(place)
 
         self._put_on_pins(
             m, close=close, refresh=refresh, set_mode=set_mode, precharge=precharge,
-            activate=activate, move=move, write=write, place=place,
+            activate=activate, move_read=move_read, move_write=move_write, place=place,
         )  # fmt: skip
-        written = self._move_data(m, move, write)
+        written = self._move_data(m, move_read, move_write)
         known, hit, closed = self._look_ahead(
             m, accept=accept, activate=activate, close=close, place=place, write=write,
             written=written,
@@ -168,27 +138,29 @@ class SdramController(wiring.Component):
         # WRITE to the next; `turn` from a READ to a WRITE, which must not meet its beats on the
         # bus; `busy` to the bank's PRECHARGE.
         power_up, rfc, rp = (self._cycles(name) for name in ("power_up", "rfc", "rp"))
-        powered = _Countdown(m, power_up, "power_up")
-        wait = _Timer(m, rfc, "wait")
-        slot = _Timer(m, BURST_BEATS, "slot")
+        powered = Countdown(m, power_up, "power_up")
+        wait = Timer(m, rfc, "wait")
+        slot = Timer(m, BURST_BEATS, "slot")
         turn_cycles = CAS_LATENCY + BURST_BEATS + 1
-        turn = _Timer(m, turn_cycles, "turn")
+        turn = Timer(m, turn_cycles, "turn")
         write_cycles = BURST_BEATS - 1 + self._cycles("wr")
         ras = self._cycles("ras")
         busy = [
-            _Timer(m, max(write_cycles, ras, BURST_BEATS), f"busy{number}")
+            Timer(m, max(write_cycles, ras, BURST_BEATS), f"busy{number}")
             for number in range(BANKS)
         ]
         bank_busy = Array(timer.pending for timer in busy)[bank]
 
         period = self._timing.refresh_cycles(self._clock_mhz)
-        interval = _Countdown(m, period, "interval")
+        interval = Countdown(m, period, "interval")
         due = Signal()
         with m.If(interval.over):
             m.d.memory += [interval.load(period), due.eq(1)]
         with m.Elif(refresh):
             m.d.memory += due.eq(0)
 
+        chosen = Signal(BANKS)  # a bit for each bank: it is that of the burst at hand
+        m.d.memory += chosen.eq(1 << bank)
         with m.If(close | precharge):
             m.d.memory += wait.load(rp)
         with m.If(refresh):
@@ -199,15 +171,15 @@ class SdramController(wiring.Component):
             m.d.memory += wait.load(self._cycles("rcd"))
         with m.If(move):
             m.d.memory += slot.load(BURST_BEATS)
-            with m.If(~write):
-                m.d.memory += turn.load(turn_cycles)
+        with m.If(move_read):
+            m.d.memory += turn.load(turn_cycles)
         for number, timer in enumerate(busy):
-            with m.If(bank == number):
+            with m.If(chosen[number]):
                 with m.If(activate):
                     m.d.memory += timer.load(ras)
-                with m.If(move & write):
+                with m.If(move_write):
                     m.d.memory += timer.load(write_cycles)
-                with m.If(move & ~write):
+                with m.If(move_read):
                     # A PRECHARGE may cut off what follows the last beat.
                     m.d.memory += timer.load(BURST_BEATS)
 
@@ -221,6 +193,9 @@ class SdramController(wiring.Component):
             m.d.memory += [at[old].eq(0), at[new].eq(1)]
 
         ok = Signal()  # a burst is there, its row has been looked up, and no refresh is due
+        moves = (
+            at[_State.MOVE] & ~move & ~wait.pending & ~slot.pending & ~(write & turn.pending)
+        )  # fmt: skip
         m.d.comb += accept.eq(at[_State.DECIDE] & ok)
         m.d.memory += [
             ok.eq(known & ~due),
@@ -231,9 +206,9 @@ class SdramController(wiring.Component):
             set_mode.eq(at[_State.SET_MODE] & ~set_mode & ~wait.pending),
             precharge.eq(at[_State.PRECHARGE] & ~precharge & ~bank_busy),
             activate.eq(at[_State.ACTIVATE] & ~activate & ~wait.pending),
-            move.eq(
-                at[_State.MOVE] & ~move & ~wait.pending & ~slot.pending & ~(write & turn.pending)
-            ),
+            move.eq(moves),
+            move_read.eq(moves & ~write),
+            move_write.eq(moves & write),
         ]
         refreshes = Signal(range(8), init=7)  # that the chip still wants, but for one, at the start
         with m.If(at[_State.POWER_UP] & powered.over):
@@ -273,7 +248,7 @@ class SdramController(wiring.Component):
         return self._timing.cycles(name, self._clock_mhz)
 
     def _put_on_pins(
-        self, m, *, close, refresh, set_mode, precharge, activate, move, write, place
+        self, m, *, close, refresh, set_mode, precharge, activate, move_read, move_write, place
     ):  # fmt: skip
         """The command of a strobe, DELAY cycles after it; NOP otherwise."""
         pins = self.pins
@@ -295,8 +270,8 @@ class SdramController(wiring.Component):
             (refresh, Command.REFRESH),
             (set_mode, Command.MODE),
             (activate, Command.ACTIVE),
-            (move & write, Command.WRITE),
-            (move & ~write, Command.READ),
+            (move_write, Command.WRITE),
+            (move_read, Command.READ),
         ):
             with m.If(strobe):
                 m.d.memory += first.command.eq(command)
@@ -307,7 +282,7 @@ class SdramController(wiring.Component):
         with m.If(activate):
             m.d.memory += first.address.eq(row)
 
-    def _move_data(self, m, move, write):
+    def _move_data(self, m, move_read, move_write):
         """Beats to and from the pins. Returns a strobe: a burst that is to be written has come."""
         pins = self.pins
         m.submodules.queue = queue = BeatQueue(bursts=self._write_bursts)
@@ -316,7 +291,7 @@ class SdramController(wiring.Component):
         drive = Signal()
         # Bit n: a beat comes in in n + 1 cycles
         reading = Signal(self.DELAY - 1 + self.READ_CYCLES - 1 + BURST_BEATS)
-        m.d.comb += queue.next.eq((move & write) | writing[1])
+        m.d.comb += queue.next.eq(move_write | writing[1])
         m.d.memory += [
             writing.eq(writing >> 1),
             drive.eq(writing[0]),
@@ -327,9 +302,9 @@ class SdramController(wiring.Component):
             self.read_valid.eq(reading[0]),
             self.read_data.eq(pins.dq_in),
         ]
-        with m.If(move & write):
+        with m.If(move_write):
             m.d.memory += writing.eq(-1)
-        with m.If(move & ~write):
+        with m.If(move_read):
             m.d.memory += reading[-BURST_BEATS:].eq(-1)
         return queue.whole
 
@@ -385,7 +360,9 @@ class SdramController(wiring.Component):
 
         # --- its row ------------------------------------------------------------------------------
         _, bank, row = _split(place)
-        rows = Array(Signal(ROW_BITS, name=f"row{number}") for number in range(BANKS))
+        rows = Array(
+            Signal(ROW_BITS, name=f"row{number}", reset_less=True) for number in range(BANKS)
+        )
         opened = Signal(BANKS)
         with m.If(close):
             m.d.memory += opened.eq(0)
@@ -408,11 +385,12 @@ class SdramController(wiring.Component):
             hit.eq(equal.all() & ~closed),
         ]
 
-        # From `accept` it takes so long until `hit` belongs to the burst after that one, and until
-        # a request that came into its place is admitted on what is left of the beats.
-        stale = Signal(5)
-        m.d.memory += stale.eq(stale >> 1)
-        with m.If(accept | activate):
+        # Five cycles after `accept`, `hit` belongs to the burst after that one, and a request that
+        # came into its place is admitted on what is left of the beats. In the first of them, there
+        # is nothing to be decided.
+        stale, accepted = Signal(4), Signal()
+        m.d.memory += [stale.eq(stale >> 1), accepted.eq(accept)]
+        with m.If(accepted | activate):
             m.d.memory += stale.eq(-1)
         known = Signal()
         m.d.comb += known.eq(there & ~stale[0])

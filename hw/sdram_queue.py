@@ -48,7 +48,9 @@ class BeatQueue(wiring.Component):
         stored, loaded = Signal(range(2 * self._depth)), Signal(range(2 * self._depth))
         level = Signal.like(stored)
         place = Signal(range(BURST_BEATS))  # in its burst, of the beat that is being stored
+        arrived = Signal(BEAT, reset_less=True)
         m.d.comb += [
+            memory.write_data.eq(arrived),
             memory.write_address.eq(stored),
             memory.read_address.eq(loaded),
             memory.read.eq(1),
@@ -57,7 +59,7 @@ class BeatQueue(wiring.Component):
         ]
         m.d.memory += [
             memory.write.eq(self.input.valid & self.input.ready),
-            memory.write_data.eq(self.input.payload),
+            arrived.eq(self.input.payload),
             level.eq(stored - loaded),
             self.input.ready.eq(level[-3:] < 3),
             self.whole.eq(memory.write & (place == BURST_BEATS - 1)),

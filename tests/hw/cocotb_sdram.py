@@ -92,6 +92,16 @@ async def stream(dut):
 
 
 @cocotb.test()
+async def latency(dut):
+    """One burst of an open row, when nothing else goes on."""
+    host = Host(dut)
+    await host.ready()
+    cycles = [await host.run([(5, 1, None)]) for _ in range(2)]
+    with open(options()["result"], "w") as file:
+        json.dump({"cycles": cycles}, file)
+
+
+@cocotb.test()
 async def phases(dut):
     """The same stream again and again; a refresh is due a cycle earlier each time."""
     wanted = options()

@@ -69,6 +69,13 @@ def test_a_long_stream_keeps_the_bus_busy(tmp_path, controller, content, length)
     assert result["beats"] / result["cycles"] > 0.97
 
 
+def test_a_single_read_takes_its_time(tmp_path, controller, content):
+    result = run(controller, tmp_path, "latency", preload=content)
+    row_opened, row_open = result["cycles"]
+    assert row_open == SdramController.READ_LATENCY + BURST_BEATS
+    assert row_opened == row_open + TIMING.cycles("rcd", CLOCK_MHZ)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_reads_return_what_was_written(tmp_path, controller, seed):
     run(controller, tmp_path, "mixture", seed=seed, requests=600, gaps=seed > 0)
