@@ -10,7 +10,7 @@ asked for, CLKOS2 carries the clock of an external memory, another whole fractio
 from dataclasses import dataclass
 from math import ceil
 
-from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out
@@ -165,7 +165,13 @@ class ClockGenerator(wiring.Component):
         if settings.memory_divider is not None:
             clk_memory = Signal()
             m.d.comb += ClockSignal("memory").eq(clk_memory)
-            m.submodules.memory_reset = ResetSynchronizer(~self.locked, domain="memory")
+            # One more register: the reset has a long way to go, in less time than that of `sync`.
+            m.domains.memory_locked = ClockDomain(local=True)
+            m.d.comb += ClockSignal("memory_locked").eq(clk_memory)
+            m.submodules.memory_reset = ResetSynchronizer(~self.locked, domain="memory_locked")
+            reset = Signal(init=1, reset_less=True)
+            m.d.memory_locked += reset.eq(ResetSignal("memory_locked"))
+            m.d.comb += ResetSignal("memory").eq(reset)
             if platform is not None:
                 platform.add_clock_constraint(clk_memory, settings.memory_mhz * 1e6)
             second_output = {
