@@ -4,7 +4,7 @@ All of it is in the domain `memory`. Reads move a chunk of CHUNK_BURSTS bursts e
 or one burst of which a word is enabled.
 """
 
-from amaranth.hdl import Array, Cat, Const, DomainRenamer, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, DomainRenamer, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -72,53 +72,70 @@ class WriteMux(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         selected = Signal(Client)
-        left = Signal(range(CHUNK_BEATS))  # beats behind the next one
-        waiting = [writer.request.valid for writer in self.writers]
-        m.d.comb += [
-            self.urgent.eq(selected == Client.IMAGE),
-            self.request.payload.eq(
+        filling = Signal(CLIENTS)  # a bit for each client: its beats are taken
+        offered = Signal(CLIENTS)  # and: its request is
+        # Beats that are still to come, less two; its sign is set before the last one
+        left = Signal(signed(1 + (CHUNK_BEATS - 2).bit_length()))
+        waiting = Signal(CLIENTS)
+        request = Signal(REQUEST, reset_less=True)
+        m.d.comb += self.request.payload.eq(request)
+        m.d.memory += [
+            waiting.eq(Cat(writer.request.valid for writer in self.writers)),
+            # It stays as it is while its beats are taken.
+            request.eq(
                 Array(writer.request.payload.as_value() for writer in self.writers)[
                     selected.as_value()
                 ]
             ),
         ]
+        m.d.comb += [
+            self.urgent.eq(offered[Client.IMAGE.value]),
+            self.request.valid.eq(offered.any()),
+        ]
+        source = Signal(CLIENTS)  # `selected` as bits
+        m.d.memory += source.eq(1 << selected.as_value())
+        beat = 0
+        for client, writer in enumerate(self.writers):
+            beat |= Mux(source[client], writer.beats.payload.as_value(), 0)
+            m.d.comb += [
+                writer.beats.ready.eq(self.beats.ready & filling[client]),
+                writer.request.ready.eq(self.request.ready & offered[client]),
+            ]
+        m.d.comb += [
+            self.beats.valid.eq(
+                (filling & Cat(writer.beats.valid for writer in self.writers)).any()
+            ),
+            self.beats.payload.eq(beat),
+        ]
+        with m.If(self.beats.valid & self.beats.ready):
+            m.d.memory += left.eq(left - 1)
+            with m.If(left[-1]):
+                m.d.memory += [filling.eq(0), offered.eq(filling)]
+        with m.If(self.request.ready):
+            m.d.memory += offered.eq(0)
         with m.FSM(domain="memory"):
             with m.State("CHOOSE"):
-                m.d.memory += left.eq(CHUNK_BEATS - 1)
+                m.d.memory += left.eq(CHUNK_BEATS - 2)
                 with m.If(self.checking):
                     m.d.memory += selected.eq(Client.CHECK)
                     with m.If(waiting[Client.CHECK.value]):
-                        m.next = "FILL"
+                        m.next = "BEGIN"
                 with m.Elif(waiting[Client.IMAGE.value]):
-                    m.d.memory += [selected.eq(Client.IMAGE), left.eq(BURST_BEATS - 1)]
-                    m.next = "FILL"
+                    m.d.memory += [selected.eq(Client.IMAGE), left.eq(BURST_BEATS - 2)]
+                    m.next = "BEGIN"
                 with m.Elif(waiting[Client.FRAMES.value]):
                     m.d.memory += selected.eq(Client.FRAMES)
-                    m.next = "FILL"
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.next = "SELECT"
+            with m.State("SELECT"):
+                m.d.memory += filling.eq(source)
+                m.next = "FILL"
             with m.State("FILL"):
-                with m.Switch(selected):
-                    for client in Client:
-                        beats = self.writers[client.value].beats
-                        with m.Case(client):
-                            m.d.comb += [
-                                self.beats.valid.eq(beats.valid),
-                                self.beats.payload.eq(beats.payload),
-                                beats.ready.eq(self.beats.ready),
-                            ]
-                with m.If(self.beats.valid & self.beats.ready):
-                    m.d.memory += left.eq(left - 1)
-                    with m.If(left == 0):
-                        m.next = "OFFER"
-            with m.State("OFFER"):
-                m.d.comb += self.request.valid.eq(1)
-                with m.Switch(selected):
-                    for client in Client:
-                        with m.Case(client):
-                            m.d.comb += self.writers[client.value].request.ready.eq(
-                                self.request.ready
-                            )
                 with m.If(self.request.ready):
-                    m.next = "CHOOSE"
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):  # until `waiting` knows of it
+                m.next = "CHOOSE"
         return m
 
 
@@ -153,49 +170,70 @@ class Arbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        image, frames, check = self.readers
-        image_waits = image.valid & ~self.checking
-        frames_wait = frames.valid & ~self.checking
+        # Who waits, a cycle late
+        urgent, write, image, frames, check = (
+            Signal(name=name) for name in ("urgent", "write", "image", "frames", "check")
+        )
+        give_way = Signal()  # the image does, to somebody else
         others_next = Signal()
+        readers = self.readers
+        m.d.memory += [
+            urgent.eq(self.write.valid & self.urgent),
+            write.eq(self.write.valid),
+            image.eq(readers[Client.IMAGE.value].valid & ~self.checking),
+            frames.eq(readers[Client.FRAMES.value].valid & ~self.checking),
+            check.eq(readers[Client.CHECK.value].valid),
+            give_way.eq(
+                others_next
+                & (self.write.valid | (readers[Client.FRAMES.value].valid & ~self.checking))
+            ),
+        ]
         chosen = Signal(_Choice)
+        # A bit for each: its request is taken. Low again after a cycle, so it needs no reset.
+        taken = Signal(len(_Choice), reset_less=True)
+        m.d.memory += taken.eq(0)
         with m.FSM(domain="memory"):
             with m.State("CHOOSE"):
-                with m.If(self.write.valid & self.urgent):
-                    m.d.memory += chosen.eq(_Choice.WRITE)
-                    m.next = "LOAD"
-                with m.Elif(image_waits & ~(others_next & (self.write.valid | frames_wait))):
-                    m.d.memory += [chosen.eq(_Choice.IMAGE), others_next.eq(1)]
-                    m.next = "LOAD"
-                with m.Elif(frames_wait):
-                    m.d.memory += [chosen.eq(_Choice.FRAMES), others_next.eq(0)]
-                    m.next = "LOAD"
-                with m.Elif(self.write.valid):
-                    m.d.memory += [chosen.eq(_Choice.WRITE), others_next.eq(0)]
-                    m.next = "LOAD"
-                with m.Elif(check.valid):
-                    m.d.memory += chosen.eq(_Choice.CHECK)
-                    m.next = "LOAD"
-            with m.State("LOAD"):  # a cycle of its own: the choice and the way are both long
+                # Taken twice it would be if it were chosen before its `valid` was seen to fall.
+                with m.If(urgent):
+                    self._take(m, chosen, taken, _Choice.WRITE)
+                with m.Elif(image & ~give_way):
+                    self._take(m, chosen, taken, _Choice.IMAGE)
+                    m.d.memory += others_next.eq(1)
+                with m.Elif(frames):
+                    self._take(m, chosen, taken, _Choice.FRAMES)
+                    m.d.memory += others_next.eq(0)
+                with m.Elif(write):
+                    self._take(m, chosen, taken, _Choice.WRITE)
+                    m.d.memory += others_next.eq(0)
+                with m.Elif(check):
+                    self._take(m, chosen, taken, _Choice.CHECK)
+            with m.State("LOAD"):
                 m.d.memory += self.requests.valid.eq(1)
-                with m.Switch(chosen):
-                    for choice in _Choice:
-                        port = self._port(choice)
-                        with m.Case(choice):
-                            m.d.comb += port.ready.eq(1)
-                            m.d.memory += self.requests.payload.eq(port.payload)
-                m.d.comb += [
-                    self.reading.valid.eq(chosen != _Choice.WRITE),
-                    self.reading.payload.eq(chosen.as_value()),
-                ]
                 m.next = "WAIT"
             with m.State("WAIT"):
                 with m.If(self.requests.ready):
                     m.d.memory += self.requests.valid.eq(0)
-                    m.next = "CHOOSE"
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):  # until the request that was taken is seen to be gone
+                m.next = "CHOOSE"
+        ports = [*readers, self.write]
+        for choice in _Choice:
+            m.d.comb += ports[choice.value].ready.eq(taken[choice.value])
+        request = Signal(REQUEST, reset_less=True)
+        m.d.comb += self.requests.payload.eq(request)
+        with m.If(~self.requests.valid):
+            m.d.memory += request.eq(
+                Array(port.payload.as_value() for port in ports)[chosen.as_value()]
+            )
+        for client in Client:
+            with m.If(taken[client.value]):
+                m.d.comb += [self.reading.valid.eq(1), self.reading.payload.eq(client)]
         return m
 
-    def _port(self, choice):
-        return self.write if choice is _Choice.WRITE else self.readers[choice.value]
+    def _take(self, m, chosen, taken, choice):
+        m.d.memory += [chosen.eq(choice), taken.eq(1 << choice.value)]
+        m.next = "LOAD"
 
 
 class ReturnPath(wiring.Component):
@@ -225,23 +263,25 @@ class ReturnPath(wiring.Component):
         queue = fifo.SyncFIFO(width=len(self.client.as_value()), depth=self.CHUNKS)
         m.submodules.queue = DomainRenamer("memory")(queue)
         beat = Signal(range(CHUNK_BEATS))
-        low = Signal(DATA_BITS)
-        m.d.comb += [
-            queue.w_en.eq(self.reading.valid),
-            queue.w_data.eq(self.reading.payload),
-        ]
+        final = Signal()  # the next beat is a chunk's last one
+        low = Signal(DATA_BITS, reset_less=True)
+        reading = Signal.like(self.reading.payload)
+        m.d.comb += queue.w_data.eq(reading)
         m.d.memory += [
+            queue.w_en.eq(self.reading.valid),
+            reading.eq(self.reading.payload),
             self.valid.eq(self.read_valid & beat[0]),
-            self.last.eq(self.read_valid & (beat == CHUNK_BEATS - 1)),
+            self.last.eq(self.read_valid & final),
             self.client.eq(queue.r_data),
         ]
         with m.If(self.read_valid):
-            m.d.memory += beat.eq(beat + 1)
+            m.d.memory += [beat.eq(beat + 1), final.eq(beat == CHUNK_BEATS - 2)]
             with m.If(beat[0]):
                 m.d.memory += self.word.eq(Cat(low, self.read_data))
             with m.Else():
                 m.d.memory += low.eq(self.read_data)
-        m.d.comb += queue.r_en.eq(self.read_valid & (beat == CHUNK_BEATS - 1))
+        # The word behind the last one comes two cycles after it, or later.
+        m.d.comb += queue.r_en.eq(self.last)
         return m
 
 

@@ -71,7 +71,20 @@ class MemoryCheck(wiring.Component):
         pattern = Signal(self.PATTERN_BITS, init=self.SEED)
         expected = Signal(DATA_BITS)
         step, rewind = Signal(), Signal()
+        ending = Signal()  # the next beat is a chunk's last one
+        writing, comparing = Signal(), Signal()
+        came, came_data = Signal(), Signal(DATA_BITS)  # what was read, a cycle later
+        m.d.memory += [came.eq(self.read_valid & comparing), came_data.eq(self.read_data)]
         feedback = pattern[self.TAPS[0]] ^ pattern[self.TAPS[1]]
+        m.d.comb += [
+            self.writer.request.valid.eq(writing),
+            self.writer.beats.valid.eq(writing),
+            step.eq((writing & self.writer.beats.ready) | came),
+        ]
+        over = Signal()  # a strobe: with this chunk
+        m.d.memory += over.eq(self.writer.request.ready | (came & ending))
+        with m.If(self.writer.request.ready):
+            m.d.memory += writing.eq(0)
         m.d.comb += expected.eq(pattern[:DATA_BITS] ^ inverted.replicate(DATA_BITS))
         m.d.memory += rewind.eq(0)
         with m.If(rewind):  # the next beat is far away
@@ -79,7 +92,7 @@ class MemoryCheck(wiring.Component):
         with m.Elif(step):
             m.d.memory += pattern.eq(Cat(feedback, pattern))
         with m.If(step):
-            m.d.memory += beat.eq(beat + 1)
+            m.d.memory += [beat.eq(beat + 1), ending.eq(beat == CHUNK_BEATS - 2)]
 
         m.d.comb += [
             self.writer.request.payload.write.eq(1),
@@ -92,43 +105,42 @@ class MemoryCheck(wiring.Component):
         with m.FSM(domain="memory"):
             with m.State("START"):
                 with m.If(self.start):
+                    m.d.memory += writing.eq(1)
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [
-                    self.writer.request.valid.eq(1),
-                    self.writer.beats.valid.eq(1),
-                    step.eq(self.writer.beats.ready),
-                ]
-                with m.If(self.writer.request.ready):
-                    m.d.memory += chunk.eq(chunk + 1)
+                with m.If(over):
+                    m.d.memory += [chunk.eq(chunk + 1), writing.eq(1)]
                     with m.If(final):
-                        m.d.memory += rewind.eq(1)
-                        m.d.memory += chunk.eq(0)
+                        m.d.memory += [rewind.eq(1), chunk.eq(0), writing.eq(0)]
                         m.next = "READ"
             with m.State("READ"):
                 m.d.comb += self.read.valid.eq(1)
                 with m.If(self.read.ready):
+                    m.d.memory += comparing.eq(1)
                     m.next = "COMPARE"
             with m.State("COMPARE"):
-                m.d.comb += step.eq(self.read_valid)
-                with m.If(self.read_valid & (beat == CHUNK_BEATS - 1)):
-                    m.d.memory += chunk.eq(chunk + 1)
+                with m.If(over):
+                    m.d.memory += [chunk.eq(chunk + 1), comparing.eq(0)]
                     m.next = "READ"
                     with m.If(final):
                         m.d.memory += rewind.eq(1)
-                        m.d.memory += [chunk.eq(0), inverted.eq(1)]
+                        m.d.memory += [chunk.eq(0), inverted.eq(1), writing.eq(~inverted)]
                         m.next = "WRITE"
                         with m.If(inverted):
-                            m.next = "DONE"
+                            m.next = "SETTLE"
+            with m.State("SETTLE"):  # two cycles late, as the fault is
+                m.next = "DONE"
             with m.State("DONE"):
-                m.d.memory += self.done.eq(1)  # one cycle late, as the fault is
+                m.d.memory += self.done.eq(1)
 
-        difference = Signal(DATA_BITS)
-        burst = Signal(BURST_ADDRESS_BITS)
+        difference, wrong = Signal(DATA_BITS), Signal()
+        compared, burst = Signal(BURST_ADDRESS_BITS), Signal(BURST_ADDRESS_BITS)
         m.d.memory += [
-            difference.eq(Mux(step & self.read_valid, self.read_data ^ expected, 0)),
-            burst.eq(Cat(beat[(BURST_BEATS - 1).bit_length() :], chunk)),
+            difference.eq(Mux(came, came_data ^ expected, 0)),
+            compared.eq(Cat(beat[(BURST_BEATS - 1).bit_length() :], chunk)),
+            wrong.eq(difference.any()),
+            burst.eq(compared),
         ]
-        with m.If(difference.any() & ~self.fault):
+        with m.If(wrong & ~self.fault):
             m.d.memory += [self.fault.eq(1), self.address.eq(burst)]
         return m

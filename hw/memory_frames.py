@@ -6,7 +6,7 @@ and then goes straight on again. So nobody has to tell where a frame ends.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
@@ -21,15 +21,6 @@ from hw.memory_queue import CrossingQueue
 from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_ADDRESS_BITS
 from isa.bits import WORD_BITS
-
-
-class _Phase(enum.Enum, shape=2):
-    """What becomes of a word that is spilled: two beats, then it goes."""
-
-    LOWER = 0
-    UPPER = 1
-    POP = 2
-
 
 _ENTRY = data.StructLayout({"word": WORD_BITS, "marker": 1})
 
@@ -143,7 +134,12 @@ class FrameQueue(wiring.Component):
         written, fetched = Signal(chunk_bits), Signal(chunk_bits)
         stored = Signal(range((1 << chunk_bits) + 1))
         some = Signal()
-        m.d.memory += some.eq(stored != 0)
+        spilled, taken = Signal(), Signal()  # strobes: a chunk went into the ring, one came out
+        m.d.memory += [some.eq(stored != 0), spilled.eq(0), taken.eq(0)]
+        with m.If(spilled):
+            m.d.memory += [written.eq(written + 1), stored.eq(stored + 1)]
+        with m.If(taken):
+            m.d.memory += [fetched.eq(fetched + 1), stored.eq(stored - 1)]
 
         def address(chunk):
             unused = Const(-1, BURST_ADDRESS_BITS - chunk_bits - (CHUNK_BURSTS - 1).bit_length())
@@ -158,18 +154,30 @@ class FrameQueue(wiring.Component):
         ]
 
         # --- room and need, a few cycles late, so they only count while nothing moves -------------
-        direct, pop, mark = Signal(), Signal(), Signal()
+        direct, drop, mark = Signal(), Signal(), Signal()
+        # Of a word that is spilled: it is waited for, it is offered, one half after the other, and
+        # both have been taken
+        wanted, offered, upper, spent = Signal(), Signal(), Signal(), Signal()
+        # Any of them that takes a word out of the queue; a register as they are
+        pop, spend, discard, finish, pass_on = (Signal() for _ in range(5))
+        fetching = Signal()
         room, chunk_room, enough = Signal(), Signal(), Signal()
         popped = Signal(3)
-        idle = Signal()
+        run = Signal()
         m.d.memory += [
             # The queue has room for as many again as its slack, for what is on its way.
             room.eq(leaving.level < self.QUEUE_WORDS - 2 * leaving.SLACK),
             chunk_room.eq(leaving.level < self.QUEUE_WORDS - 2 * CHUNK_WORDS),
             enough.eq(arrived.waiting >= CHUNK_WORDS),
             popped.eq(Cat(pop, popped)),
-            direct.eq(idle & room & ~some & ~flushing),
+            direct.eq(pass_on),
+            drop.eq(discard),
+            mark.eq(finish),
+            spent.eq(spend),
+            pop.eq(pass_on | discard | finish | spend),
         ]
+
+        m.d.comb += pass_on.eq(run & room & ~some & ~flushing)
 
         # --- words --------------------------------------------------------------------------------
         moved = Signal()
@@ -177,67 +185,62 @@ class FrameQueue(wiring.Component):
         m.d.comb += arrived.output.ready.eq(pop)
         m.d.memory += [
             moved.eq((direct & arrived.output.valid) | self.valid | mark),
-            word.eq(Mux(direct, head.word, self.word)),
+            word.eq(Mux(fetching, self.word, head.word)),
         ]
         marked = Signal()
         m.d.memory += marked.eq(mark)
         m.d.comb += [leaving.input.valid.eq(moved), tail.word.eq(word), tail.marker.eq(marked)]
 
-        phase = Signal(_Phase)
-        m.d.comb += self.writer.beats.payload.eq(half(head.word, phase == _Phase.UPPER))
+        # Spilled words: two beats each, and a cycle in which they go.
+        m.d.comb += [
+            self.writer.beats.payload.eq(half(head.word, upper)),
+            self.writer.beats.valid.eq(offered),
+        ]
+        m.d.comb += spend.eq(offered & upper & self.writer.beats.ready)
+        with m.If(spent):
+            m.d.memory += wanted.eq(1)
+        with m.If(wanted & arrived.output.valid):
+            m.d.memory += [wanted.eq(0), offered.eq(1)]
+        with m.If(offered & self.writer.beats.ready):
+            m.d.memory += [upper.eq(~upper), offered.eq(~upper)]
         with m.FSM(domain="memory"):
             with m.State("RUN"):
-                m.d.comb += pop.eq(direct)
-                with m.If(direct):
-                    m.d.comb += idle.eq(~flushing)
-                with m.Elif(flushing):
-                    m.next = "FLUSH"
-                with m.Elif(some & chunk_room):
-                    m.next = "FETCH"
-                with m.Elif(enough & (some | ~room) & (popped == 0) & ~stored[-1]):
-                    m.next = "SPILL"
-                with m.Else():
-                    m.d.comb += idle.eq(1)
+                # What lets words go straight on lets none of the other things happen.
+                m.d.comb += run.eq(1)
+                with m.If(~direct):
+                    with m.If(flushing):
+                        m.next = "FLUSH"
+                    with m.Elif(some & chunk_room):
+                        m.next = "FETCH"
+                    with m.Elif(enough & (some | ~room) & (popped == 0) & ~stored[-1]):
+                        m.d.memory += wanted.eq(1)
+                        m.next = "SPILL"
             with m.State("SPILL"):
-                # The pop has a cycle of its own: it goes far, and so does the beats' `ready`.
-                m.d.comb += [
-                    self.writer.request.valid.eq(1),
-                    self.writer.beats.valid.eq(arrived.output.valid & (phase != _Phase.POP)),
-                    pop.eq(phase == _Phase.POP),
-                ]
-                with m.Switch(phase):
-                    with m.Case(_Phase.LOWER):
-                        with m.If(arrived.output.valid & self.writer.beats.ready):
-                            m.d.memory += phase.eq(_Phase.UPPER)
-                    with m.Case(_Phase.UPPER):
-                        with m.If(self.writer.beats.ready):
-                            m.d.memory += phase.eq(_Phase.POP)
-                    with m.Case(_Phase.POP):
-                        m.d.memory += phase.eq(_Phase.LOWER)
+                m.d.comb += self.writer.request.valid.eq(1)
                 with m.If(self.writer.request.ready):
-                    m.d.memory += [written.eq(written + 1), stored.eq(stored + 1)]
+                    m.d.memory += [wanted.eq(0), offered.eq(0), spilled.eq(1)]
                     m.next = "WAIT"
             with m.State("FETCH"):
                 m.d.comb += self.read.valid.eq(1)
                 with m.If(self.read.ready):
-                    m.d.memory += [fetched.eq(fetched + 1), stored.eq(stored - 1)]
+                    m.d.memory += [taken.eq(1), fetching.eq(1)]
                     m.next = "RECEIVE"
             with m.State("RECEIVE"):
                 with m.If(self.last):
                     settle = Signal(3, init=-1)
+                    m.d.memory += fetching.eq(0)
                     m.next = "WAIT"
             with m.State("WAIT"):  # until `some` and the rooms know of it
                 m.d.memory += settle.eq(settle - 1)
                 with m.If(settle == 0):
                     m.next = "RUN"
             with m.State("FLUSH"):
-                m.d.comb += pop.eq(~head.marker)
-                with m.If(arrived.output.valid & head.marker & room):
-                    m.d.comb += [pop.eq(1), mark.eq(1)]
-                    m.d.memory += [
-                        flushing.eq(0),
-                        written.eq(0),
-                        fetched.eq(0),
-                        stored.eq(0),
-                    ]
+                with m.If(~arrived.output.valid | drop):
+                    pass  # there is no word, or it goes
+                with m.Elif(~head.marker):
+                    m.d.comb += discard.eq(1)
+                with m.Elif(room):
+                    m.d.comb += finish.eq(1)
                     m.next = "WAIT"
+        with m.If(mark):
+            m.d.memory += [flushing.eq(0), written.eq(0), fetched.eq(0), stored.eq(0)]

@@ -85,15 +85,23 @@ class ImageStream(wiring.Component):
         silent = Signal(init=1)
         address = Signal(IMAGE_ADDRESS_BITS)
         send = Signal()
-        command = commands.input.payload
+        # A register in front of the queue: the words come from far away
+        offered, command = Signal(), Signal(_COMMAND)
+        load = Signal()
         m.d.comb += [
-            send.eq(asked & ~sent & commands.input.ready),
-            self.write.ready.eq(commands.input.ready & ~(asked & ~sent)),
-            commands.input.valid.eq(send | self.write.valid),
-            command.rewind.eq(asked & ~sent),
-            command.address.eq(Mux(asked & ~sent, address, self.write.address)),
-            command.word.eq(self.write.data),
+            load.eq(~offered | commands.input.ready),
+            send.eq(asked & ~sent & load),
+            self.write.ready.eq(load & ~(asked & ~sent)),
+            commands.input.valid.eq(offered),
+            commands.input.payload.eq(command),
         ]
+        with m.If(load):
+            m.d.sync += [
+                offered.eq((asked & ~sent) | self.write.valid),
+                command.rewind.eq(asked & ~sent),
+                command.address.eq(Mux(asked & ~sent, address, self.write.address)),
+                command.word.eq(self.write.data),
+            ]
         entry = words.output.payload
         m.d.comb += [
             image.words.payload.eq(entry.word),
@@ -136,17 +144,22 @@ class ImageStream(wiring.Component):
             settled.eq(Cat(~taken, settled[0])),
             under_way.eq(under_way + taken - self.last),
         ]
+        advance = Signal()
+        m.d.memory += advance.eq(taken)
+        with m.If(advance):
+            m.d.memory += position.eq(position + CHUNK_BURSTS)
         with m.If(taken):
-            m.d.memory += [self.read.valid.eq(0), position.eq(position + CHUNK_BURSTS)]
+            m.d.memory += self.read.valid.eq(0)
         with m.Elif(running & room & settled.all() & ~stop):
             m.d.memory += self.read.valid.eq(1)
 
         # --- what comes back; the first words of a burst may be before the place asked for --------
         skip = Signal(_WORD_IN_BURST_BITS)
         marker = Signal()
-        entry = words.input.payload
-        m.d.comb += [
-            words.input.valid.eq((self.valid & (skip == 0)) | marker),
+        entering, entry = Signal(), Signal(_ENTRY)
+        m.d.comb += [words.input.valid.eq(entering), words.input.payload.eq(entry)]
+        m.d.memory += [
+            entering.eq((self.valid & (skip == 0)) | marker),
             entry.word.eq(self.word),
             entry.marker.eq(marker),
         ]
@@ -155,6 +168,24 @@ class ImageStream(wiring.Component):
 
         # --- commands, one at a time --------------------------------------------------------------
         beat = Signal(range(BURST_BEATS))
+        writing = Signal()
+        begin = Signal()
+        with m.If(begin):
+            m.d.memory += [running.eq(1), position.eq(burst), skip.eq(in_burst)]
+        quiet = Signal()  # no read is asked for or under way; none will be
+        done = Signal()
+        m.d.memory += [
+            quiet.eq(stop & ~self.read.valid & settled.all() & (under_way == 0)),
+            done.eq(0),
+            begin.eq(marker),
+        ]
+        with m.If(self.writer.beats.ready):
+            m.d.memory += beat.eq(beat + 1)
+        m.d.comb += [
+            self.writer.request.valid.eq(writing),
+            self.writer.beats.valid.eq(writing),
+            commands.output.ready.eq(done),
+        ]
         m.d.comb += [
             self.writer.request.payload.write.eq(1),
             self.writer.request.payload.address.eq(burst),
@@ -167,20 +198,18 @@ class ImageStream(wiring.Component):
                     with m.If(command.rewind):
                         m.next = "STOP"
                     with m.Else():
+                        m.d.memory += writing.eq(1)
                         m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [self.writer.request.valid.eq(1), self.writer.beats.valid.eq(1)]
-                with m.If(self.writer.beats.ready):
-                    m.d.memory += beat.eq(beat + 1)
                 with m.If(self.writer.request.ready):
+                    m.d.memory += writing.eq(0)
+                    m.d.memory += done.eq(1)
                     m.next = "NEXT"
             with m.State("STOP"):
                 m.d.comb += stop.eq(1)
-                quiet = ~self.read.valid & settled.all() & (under_way == 0)
                 with m.If(quiet & words.input.ready):
                     m.d.comb += marker.eq(1)
-                    m.d.memory += [running.eq(1), position.eq(burst), skip.eq(in_burst)]
+                    m.d.memory += done.eq(1)
                     m.next = "NEXT"
             with m.State("NEXT"):
-                m.d.comb += commands.output.ready.eq(1)
                 m.next = "IDLE"

@@ -1,14 +1,16 @@
 """A queue between two clocks in block RAM, as fast as the SDRAM's clock wants it.
 
 Like `amaranth.lib.fifo.AsyncFIFOBuffered`, but no path leads from one side's pointer through a
-comparison into the other pointer's adder: `ready` is a register that leaves a few places unused.
+comparison into the other pointer's adder: `ready` is a register that leaves a few places unused,
+and so is the flag that there is a word to be fetched.
 """
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from hw.block_memory import BlockMemory
 
 
 class CrossingQueue(wiring.Component):
@@ -29,6 +31,7 @@ class CrossingQueue(wiring.Component):
     """
 
     SLACK = 8
+    SUMMED = 4  # bits of a Gray code by one look-up table
 
     def __init__(self, shape, *, depth, source, target):
         if depth & depth - 1 or depth < 2 * self.SLACK:
@@ -47,53 +50,57 @@ class CrossingQueue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        memory = Memory(
-            shape=self.input.payload.shape(), depth=self._depth, init=[], attrs={"no_rw_check": 1}
+        width = Shape.cast(self.input.payload.shape()).width
+        m.submodules.memory = memory = BlockMemory(
+            width, depth=self._depth, source=self._source, target=self._target
         )
-        m.submodules.memory = memory
-        store = memory.write_port(domain=self._source)
-        load = memory.read_port(domain=self._target)
 
         stored, loaded = Signal(range(2 * self._depth)), Signal(range(2 * self._depth))
         stored_seen = self._cross(m, stored, self._source, self._target, "stored")
         loaded_seen = self._cross(m, loaded, self._target, self._source, "loaded")
 
         m.d.comb += [
-            store.en.eq(self.input.valid & self.input.ready),
-            store.addr.eq(stored),
-            store.data.eq(self.input.payload),
+            memory.write.eq(self.input.valid & self.input.ready),
+            memory.write_address.eq(stored),
+            memory.write_data.eq(self.input.payload),
         ]
         m.d[self._source] += [
             self.level.eq(stored - loaded_seen),
             self.input.ready.eq(self.level < self._depth - self.SLACK),
         ]
-        with m.If(store.en):
+        with m.If(memory.write):
             m.d[self._source] += stored.eq(stored + 1)
 
-        # The memory's slow output goes into a register.
-        at_port, move = Signal(), Signal()
+        # A word goes from the block into its output register, and stays there until it is taken.
+        at_port, some = Signal(), Signal()
+        following = Signal(range(2 * self._depth), init=1)
         m.d.comb += [
-            move.eq(at_port & (~self.output.valid | self.output.ready)),
-            load.en.eq((loaded != stored_seen) & (~at_port | move)),
-            load.addr.eq(loaded),
+            memory.move.eq(at_port & (~self.output.valid | self.output.ready)),
+            memory.read.eq(some & (~at_port | ~self.output.valid | self.output.ready)),
+            memory.read_address.eq(loaded),
+            self.output.payload.eq(memory.read_data),
         ]
         m.d[self._target] += [
-            at_port.eq(load.en | (at_port & ~move)),
+            some.eq(Mux(memory.read, following != stored_seen, loaded != stored_seen)),
+            at_port.eq(memory.read | (at_port & ~memory.move)),
+            self.output.valid.eq(at_port | (self.output.valid & ~self.output.ready)),
             self.waiting.eq(stored_seen - loaded),
         ]
-        with m.If(load.en):
-            m.d[self._target] += loaded.eq(loaded + 1)
-        with m.If(move):
-            m.d[self._target] += [self.output.valid.eq(1), self.output.payload.eq(load.data)]
-        with m.Elif(self.output.ready):
-            m.d[self._target] += self.output.valid.eq(0)
+        with m.If(memory.read):
+            m.d[self._target] += [loaded.eq(following), following.eq(following + 1)]
         return m
 
     def _cross(self, m, pointer, source, target, name):
         """`pointer`, which never changes by more than one, as the other domain sees it."""
         gray, gray_seen = Signal.like(pointer), Signal.like(pointer)
+        # The sum of up to SUMMED bits from each one up, then of every SUMMED-th of those sums
+        part = Signal.like(pointer, reset_less=True)
         seen = Signal.like(pointer, name=f"{name}_seen")
         m.d[source] += gray.eq(pointer ^ (pointer >> 1))
         m.submodules[f"{name}_crossing"] = FFSynchronizer(gray, gray_seen, o_domain=target)
-        m.d[target] += [seen[bit].eq(gray_seen[bit:].xor()) for bit in range(len(pointer))]
+        for bit in range(len(pointer)):
+            m.d[target] += [
+                part[bit].eq(gray_seen[bit : bit + self.SUMMED].xor()),
+                seen[bit].eq(part[bit :: self.SUMMED].xor()),
+            ]
         return seen
