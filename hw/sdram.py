@@ -376,12 +376,7 @@ class SdramController(wiring.Component):
         m.d.memory += [
             row_there.eq(rows[bank_next]),
             closed.eq(~opened.bit_select(bank_next, 1)),
-            equal.eq(
-                Cat(
-                    row_there[:half] == row_next[:half],
-                    row_there[half:] == row_next[half:],
-                )
-            ),
+            equal.eq(Cat(row_there[:half] == row_next[:half], row_there[half:] == row_next[half:])),
             hit.eq(equal.all() & ~closed),
         ]
 
