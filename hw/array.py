@@ -14,6 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.adder import GatedAdder
 from hw.arguments import check_multiple, check_positive
 from hw.dot import MacDot, XnorDot
 from isa.fixed import ACC_BITS
@@ -149,10 +150,12 @@ class Array(wiring.Component):
         # --- control that travels beside the operand ---------------------------------------------
         # after[n] is what the step was n cycles ago.
         control = data.StructLayout(
-            {"valid": 1, "first": 1, "last": 1, "masked": 1, "pixel": PIXEL_BITS}
+            {"valid": 1, "again": 1, "last": 1, "masked": 1, "pixel": PIXEL_BITS}
         )
         now = Signal(control)
-        m.d.comb += [now[name].eq(step[name]) for name in control.members]
+        m.d.comb += now.again.eq(~step.first)
+        for name in ("valid", "last", "masked", "pixel"):
+            m.d.comb += now[name].eq(step[name])
         counted = Signal(COUNT_BITS)
         with m.If(~step.masked):
             m.d.comb += counted.eq(step.count)
@@ -193,10 +196,14 @@ class Array(wiring.Component):
             result, read = output.write_port(), output.read_port(domain="comb")
             sums = Signal(layout, name=f"sums_{name}_{index}")
             for lane, value in enumerate(partials):
-                with m.If(at.first):
-                    m.d.comb += sums[lane].eq(value)
-                with m.Else():
-                    m.d.comb += sums[lane].eq(old.data[lane] + value)
+                m.submodules[f"add_{name}_{index}_{lane}"] = add = GatedAdder(len(sums[lane]))
+                m.d.comb += [
+                    add.a.eq(old.data[lane]),
+                    add.a_on.eq(at.again),
+                    add.b.eq(value),
+                    add.b_on.eq(1),
+                    sums[lane].eq(add.sum),
+                ]
             m.d.comb += [
                 old.addr.eq(at.pixel),
                 store.addr.eq(at.pixel),

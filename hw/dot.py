@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.adder import GatedAdder
 from hw.arguments import check_at_least, check_positive
 from hw.multiplier import Multiplier
 from isa.fixed import FEATURE_BITS, WEIGHT_BITS
@@ -129,8 +130,8 @@ class XnorDot(wiring.Component):
 
 
 class ByteProduct(wiring.Component):
-    """The product of an unsigned byte and an int8 weight, in LUTs: the byte's digits of two bits
-    choose multiples of the weight, and two levels of adders sum these. Exact.
+    """The product of an unsigned byte and an int8 weight, in LUTs: two bits of the byte switch the
+    weight and its double on, and two levels of adders sum what four such pairs yield. Exact.
 
     Members
     -------
@@ -148,16 +149,20 @@ class ByteProduct(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        weight = self.weight
-        multiples = [Const(0), weight, weight << 1, weight + (weight << 1)]
-        rows = [Signal(signed(WEIGHT_BITS + 2), name=f"row_{i}") for i in range(4)]
+        rows = [Signal(signed(WEIGHT_BITS + 2), name=f"row_{i}", reset_less=True) for i in range(4)]
         for i, row in enumerate(rows):
-            with m.Switch(self.operand.word_select(i, 2)):
-                for digit, multiple in enumerate(multiples):
-                    with m.Case(digit):
-                        m.d.sync += row.eq(multiple)
+            m.submodules[f"pair_{i}"] = pair = GatedAdder(len(row))
+            m.d.comb += [
+                pair.a.eq(self.weight),
+                pair.a_on.eq(self.operand[2 * i]),
+                pair.b.eq(self.weight << 1),
+                pair.b_on.eq(self.operand[2 * i + 1]),
+            ]
+            m.d.sync += row.eq(pair.sum)
         low, high = rows[0] + (rows[1] << 2), rows[2] + (rows[3] << 2)
-        m.d.sync += self.product.eq(low + (high << 4))
+        product = Signal.like(self.product, reset_less=True)
+        m.d.sync += product.eq(low + (high << 4))
+        m.d.comb += self.product.eq(product)
         return m
 
     def model(self, operand, weight):
