@@ -1,7 +1,8 @@
 # Thin calls of the `rbonn` command; bare `make` lists them. Each target first creates .venv.
 
 MODEL ?= fmnist-s
-BOARD ?= ulx3s-25f
+# Empty: the board that the model's file names.
+BOARD ?=
 # A checkpoint to use in place of the one that ships with MODEL.
 CHECKPOINT ?=
 # Typical images (.npz, .png or a folder) that give a CHECKPOINT from elsewhere its scales.
@@ -20,10 +21,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-OUT = build/$(MODEL)/$(BOARD)
+OUT = build/$(MODEL)$(if $(BOARD),/$(BOARD))
 
 with_checkpoint = $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) \
   $(if $(CALIBRATION),--calibration $(CALIBRATION))
+with_board = $(if $(BOARD),--board $(BOARD))
 with_images = $(if $(IMAGES),--images $(IMAGES))
 
 .DEFAULT_GOAL := help
@@ -63,25 +65,25 @@ train: $(STAMP)  ## train MODEL and write its checkpoint
 
 compile: $(STAMP)  ## compile MODEL to a model image for BOARD
 	@mkdir -p $(OUT)
-	$(BIN)/rbonn compile --model $(MODEL) $(with_checkpoint) --board $(BOARD) -o $(OUT)/model.img $(ARGS)
+	$(BIN)/rbonn compile --model $(MODEL) $(with_checkpoint) $(with_board) -o $(OUT)/model.img $(ARGS)
 
 sim: $(STAMP)  ## simulate the gateware on MODEL and compare every layer, bit for bit
 	$(BIN)/rbonn sim --model $(MODEL) $(with_checkpoint) $(with_images) $(ARGS)
 
 bitstream: $(STAMP)  ## build bitstream, model image and report into build/MODEL/BOARD
-	$(BIN)/rbonn bitstream --model $(MODEL) --board $(BOARD) $(with_checkpoint) $(ARGS)
+	$(BIN)/rbonn bitstream --model $(MODEL) $(with_board) $(with_checkpoint) $(ARGS)
 
 flash: $(STAMP)  ## write what was built for MODEL to the flash of BOARD, with openFPGALoader
-	$(BIN)/rbonn flash --model $(MODEL) --board $(BOARD) $(ARGS)
+	$(BIN)/rbonn flash --model $(MODEL) $(with_board) $(ARGS)
 
 run: $(STAMP)  ## classify IMAGES with BACKEND (golden, rtl, serial:PORT, ...)
-	$(BIN)/rbonn run --model $(MODEL) $(with_checkpoint) --board $(BOARD) --backend $(BACKEND) $(with_images) $(ARGS)
+	$(BIN)/rbonn run --model $(MODEL) $(with_checkpoint) $(with_board) --backend $(BACKEND) $(with_images) $(ARGS)
 
 report: $(STAMP)  ## write the report of MODEL on BOARD again
-	$(BIN)/rbonn report --model $(MODEL) --board $(BOARD) $(with_checkpoint) $(ARGS)
+	$(BIN)/rbonn report --model $(MODEL) $(with_board) $(with_checkpoint) $(ARGS)
 
 bench: $(STAMP)  ## measure cycles, frames per second and simulation speed
-	$(BIN)/rbonn bench --model $(MODEL) --board $(BOARD) $(with_checkpoint) $(ARGS)
+	$(BIN)/rbonn bench --model $(MODEL) $(with_board) $(with_checkpoint) $(ARGS)
 
 clean:  ## remove build products; .venv stays
 	rm -rf build sim_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

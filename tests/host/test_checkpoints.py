@@ -231,6 +231,17 @@ def test_make_hands_checkpoint_and_calibration_over(target):
     assert (args.command, args.checkpoint, args.calibration) == (target, "theirs.pth.tar", "folder")
 
 
+@pytest.mark.parametrize("target", ["compile", "run", "bitstream", "flash", "report", "bench"])
+@pytest.mark.parametrize("board", [None, "ulx3s-85f"])
+def test_make_leaves_the_board_to_the_model(target, board):
+    make = ["make", "-n", "--no-print-directory", target, "MODEL=resnet18"]
+    make += [f"BOARD={board}"] if board else []
+    made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    line = made.stdout.strip().splitlines()[-1]
+    args = cli.build_parser().parse_args(line.split()[1:])
+    assert (args.command, args.model, args.board) == (target, "resnet18", board)
+
+
 def test_resnet18_takes_every_multiple_of_32():
     from rbonn_train.config import load_model_yaml
 
