@@ -8,7 +8,7 @@ from compiler.errors import CompileError
 from compiler.ir import Layer, Program, Tiles
 from isa import bits, checked
 from isa.bits import WORD_BITS
-from isa.fixed import WEIGHT_BITS, ChannelParameters
+from isa.fixed import ChannelParameters
 from isa.geometry import Geometry
 from isa.image import CHANNEL_WORDS, LAYER_TYPES, Image, ImageInfo, Packet, PacketType, build
 from isa.layer import CHANNEL, LAYER, LayerKind
@@ -54,15 +54,15 @@ def pack_params(tiles: Tiles, tile: int) -> list[int]:
 
 
 def pack_weights(layer: Layer, geometry: Geometry, tile: int) -> list[int]:
-    """Sets in order of the steps; row 0 of a set, and value 0 of a row, in the lowest bits."""
+    """Sets in order of the steps; every word of P bits has P/M bits of each row."""
     assert layer.tiles is not None
     weights = layer.tiles.weights[tile]
-    if layer.kind is LayerKind.BINARY:
-        return bits.pack(weights, 1, WORD_BITS)
-    rows = weights.reshape(-1, *weights.shape[2:])
-    parts = rows[:, :, : geometry.taps], rows[:, :, geometry.taps :]
-    sets = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
-    return bits.pack(sets, WEIGHT_BITS, WORD_BITS)
+    if layer.kind is not LayerKind.BINARY:
+        weights = np.unpackbits(weights.astype(np.int8).view(np.uint8), axis=3, bitorder="little")
+    rows = weights.reshape(
+        -1, geometry.lanes, weights.shape[3] // geometry.row_bits, geometry.row_bits
+    )
+    return bits.pack(rows.swapaxes(1, 2), 1, WORD_BITS)
 
 
 def unpack(
@@ -89,15 +89,13 @@ def _unpack_tiles(
     for params, packet in pairs:
         assert (params.type, packet.type) == (PacketType.PARAMS, PacketType.WEIGHTS)
         count = math.prod(steps) * geometry.set_bits(kind)
-        if kind is LayerKind.BINARY:
-            values = bits.unpack(packet.payload, 1, WORD_BITS, count, signed=False)
-            weights.append(values.reshape(*steps, lanes, -1))
-        else:
-            count //= WEIGHT_BITS
-            values = bits.unpack(packet.payload, WEIGHT_BITS, WORD_BITS, count, signed=True)
-            parts = np.split(values.reshape(*steps, -1), [lanes * geometry.taps], axis=2)
-            rows = [part.reshape(*steps, lanes, part.shape[2] // lanes) for part in parts]
-            weights.append(np.concatenate(rows, axis=3))
+        values = bits.unpack(packet.payload, 1, WORD_BITS, count, signed=False)
+        words = values.reshape(*steps, -1, lanes, geometry.row_bits)
+        rows = words.swapaxes(2, 3).reshape(*steps, lanes, -1)
+        if kind is not LayerKind.BINARY:
+            packed = np.packbits(rows.astype(np.uint8), axis=3, bitorder="little")
+            rows = packed.view(np.int8).astype(np.int64)
+        weights.append(rows)
         channels.append(
             [
                 checked.from_words(CHANNEL, params.payload[i : i + CHANNEL_WORDS])

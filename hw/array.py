@@ -58,12 +58,12 @@ class Array(wiring.Component):
     Members
     -------
     load : In(stream of port_bits)
-        The words of the next weight set, least significant first. A set has parts, as the dot
-        product says in ``weight_parts``: each is some bits of every lane's weights, lane 0 first.
-        Taken while the shadow set is not full, that is from the cycle after the swap on.
+        The words of the next weight set. Each brings the next bits of every lane's weights, lane 0
+        in its lowest ones. Taken while the shadow set is not full, that is from the cycle after the
+        swap on.
     whole : In(1)
-        The set that is loaded has all its parts. Otherwise it ends with the first, and what the
-        weights of the others are multiplied by must be 0.
+        The set that is loaded has all the parts that the dot product names in ``weight_parts``.
+        Otherwise it ends with the first, and what the other weights are multiplied by must be 0.
     loaded : Out(1)
         Pulses with the last word of a set. The swap may come in the next cycle or any later one.
     step : In(step_layout)
@@ -83,6 +83,7 @@ class Array(wiring.Component):
             "Array", lanes=lanes, port_bits=port_bits, post_lanes=post_lanes, acc_bits=acc_bits
         )
         check_multiple("Array", "lanes", lanes, "post_lanes", post_lanes)
+        check_multiple("Array", "port_bits", port_bits, "lanes", lanes)
         self._dots = [dot() for _ in range(lanes)]
         self._bipolar = bipolar
         self._lanes, self._post_lanes = lanes, post_lanes
@@ -90,6 +91,7 @@ class Array(wiring.Component):
         self._parts = self._dots[0].weight_parts
         for bits in self._parts:
             check_multiple("Array", "weight set", lanes * bits, "port_bits", port_bits)
+        self._row_bits = port_bits // lanes
         self._first_words = lanes * self._parts[0] // port_bits
         self.set_words = lanes * sum(self._parts) // port_bits
         # A copy of the operand, another beside the active weights, and the output RAM.
@@ -141,11 +143,8 @@ class Array(wiring.Component):
             m.d.sync += full.eq(0)
 
         def shadow_weights(lane):
-            parts, start = [], 0
-            for bits in self._parts:
-                parts.append(shadow[start + lane * bits :][:bits])
-                start += lanes * bits
-            return Cat(parts)
+            words = [shadow.word_select(i, self._port_bits) for i in range(self.set_words)]
+            return Cat(word.word_select(lane, self._row_bits) for word in words)
 
         # --- control that travels beside the operand ---------------------------------------------
         # after[n] is what the step was n cycles ago.

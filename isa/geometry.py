@@ -98,6 +98,7 @@ class Geometry:
         for text, whole, part in (
             ("word_bits must be a multiple of lanes", self.word_bits, self.lanes),
             ("lanes must be a multiple of post_lanes", self.lanes, self.post_lanes),
+            ("port_bits must be a multiple of lanes", self.port_bits, self.lanes),
             ("post_lanes must be a multiple of taps", self.post_lanes, self.taps),
             (f"port_bits must be a multiple of {WORD_BITS}", self.port_bits, WORD_BITS),
             (
@@ -114,6 +115,11 @@ class Geometry:
         ):
             if whole % part:
                 raise ValueError(f"Geometry {text}, not {whole} and {part}")
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of a lane's weights in each word of the weight ring."""
+        return self.port_bits // self.lanes
 
     @property
     def binary_set_bits(self) -> int:

@@ -16,10 +16,10 @@ A packet is a PACKET header word followed by ``length`` payload words.
 
 * LAYER, STEM, AHEAD payload: one ``isa.layer.LAYER``.
 * PARAMS payload: M channels of ``isa.layer.CHANNEL``, CHANNEL_WORDS words each.
-* WEIGHTS payload: the tile's weight sets in order of the steps. A binary set is M rows of K bits
-  (row m in bits m*K..); an int8 set is M rows of T weights (weight t of row m in byte m*T + t).
-  A set of the stem has S = stem_taps weights a row: the first T of every row stand as in any int8
-  set, and behind them the other S - T of every row (weight t in byte M*T + m*(S - T) + t - T).
+* WEIGHTS payload: the tile's weight sets in order of the steps, each as words of P bits. A set has
+  M rows, one for each lane: K bits of a binary layer, T int8 weights of any other, S of the stem.
+  Each word brings the next B = P/M bits of every row, those of row m in its bits m*B..; so a bit of
+  the port belongs to one lane, and the wires behind it are short.
 """
 
 import zlib
@@ -36,7 +36,7 @@ from isa.layer import CHANNEL, LAYER
 from isa.registers import ErrorCode
 
 MAGIC = int.from_bytes(b"RBNN", "little")
-VERSION = 1
+VERSION = 2
 NAME_WORDS = 8
 CHANNEL_WORDS = checked.word_count(CHANNEL)
 LAYER_WORDS = checked.word_count(LAYER)

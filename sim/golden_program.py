@@ -186,12 +186,9 @@ def _weights(geometry: Geometry, layer: Layer, payload: list[int]) -> Weights:
     expected = layer.steps * geometry.set_bits(layer.kind) // 32
     layer.require(len(payload) == expected, f"have WEIGHTS of {expected} words", len(payload))
     raw = np.frombuffer(image.words_to_bytes(payload), np.uint8)
+    flat = np.unpackbits(raw, bitorder="little")
+    words = flat.reshape(layer.steps, -1, geometry.lanes, geometry.port_bits // geometry.lanes)
+    rows = words.transpose(0, 2, 1, 3).reshape(layer.steps, geometry.lanes, -1)
     if layer.kind is LayerKind.BINARY:
-        flat = np.unpackbits(raw, bitorder="little")
-        return flat.reshape(layer.steps, geometry.lanes, geometry.word_bits)
-    sets = raw.view(np.int8).reshape(layer.steps, -1)
-    lanes, taps = geometry.lanes, geometry.taps
-    first = sets[:, : lanes * taps].reshape(layer.steps, lanes, taps)
-    further = geometry.taps_of(layer.kind) - taps
-    second = sets[:, lanes * taps :].reshape(layer.steps, lanes, further)
-    return np.concatenate([first, second], axis=2)
+        return rows
+    return np.packbits(rows, axis=2, bitorder="little").view(np.int8)

@@ -19,12 +19,15 @@ geometries = pytest.mark.parametrize(
 )
 
 
-def bit(words: list[int], index: int) -> int:
-    return words[index // 32] >> index % 32 & 1
+def bit(words: list[int], geometry: Geometry, start: int, lane: int, index: int) -> int:
+    """Bit of a lane's row in the set that begins at bit ``start``: a share of it in each word."""
+    share = geometry.port_bits // geometry.lanes
+    at = start + index // share * geometry.port_bits + lane * share + index % share
+    return words[at // 32] >> at % 32 & 1
 
 
-def byte(words: list[int], index: int) -> int:
-    value = words[index // 4] >> 8 * (index % 4) & 0xFF
+def byte(words: list[int], geometry: Geometry, start: int, lane: int, index: int) -> int:
+    value = sum(bit(words, geometry, start, lane, 8 * index + i) << i for i in range(8))
     return value - 256 * (value >= 128)
 
 
@@ -53,7 +56,7 @@ def check_binary(payload, tile, weights, geometry) -> None:
                 expected = 1  # padding, of output and of input channels
                 if channel < out and source < channels:
                     expected = weights[channel, source, row, column]
-                assert bit(payload, (step * lanes + lane) * width + i) == expected
+                assert bit(payload, geometry, step * lanes * width, lane, i) == expected
 
 
 def check_int8(payload, tile, weights, geometry, taps) -> None:
@@ -70,11 +73,7 @@ def check_int8(payload, tile, weights, geometry, taps) -> None:
                 expected = 0
                 if channel < out and column < kernel:
                     expected = weights[channel, source, row, column]
-                place = lane * geometry.taps + tap
-                if tap >= geometry.taps:  # behind all lanes' others
-                    further = taps - geometry.taps
-                    place = lanes * geometry.taps + lane * further + tap - geometry.taps
-                assert byte(payload, step * lanes * taps + place) == expected
+                assert byte(payload, geometry, step * lanes * taps * 8, lane, tap) == expected
 
 
 def convolutions(folded: FoldedNetwork):

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The gated adder: every pair of small operands, extremes of wide ones, the carry cells' netlist."""
+"""The gated adder: every pair of small operands, extremes of wide ones, the carry cells."""
 
 import itertools
 import subprocess

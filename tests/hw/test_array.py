@@ -38,15 +38,16 @@ class Work:
         return number % 2 == 0
 
     def words(self, port_bits, number):
-        """The stream of a block's weight sets."""
-        width = 1 if self.binary else 8
-        parts = slice(0, self.taps), slice(self.taps, None)
-        return [
-            word
-            for rows in self.blocks[number][1]
-            for part in parts[: 1 + self.whole(number)]
-            for word in pack(rows[:, part], width, port_bits)
-        ]
+        """The stream of a block's weight sets: some bits of every row in each word."""
+        width, share = 1 if self.binary else 8, port_bits // self.lanes
+        words = []
+        for weights in self.blocks[number][1]:
+            used = weights if self.whole(number) else weights[:, : self.taps]
+            row_bits = width * used.shape[1]
+            rows = [pack(row, width, row_bits)[0] for row in used]
+            for start in range(0, row_bits, share):
+                words += pack([row >> start & (1 << share) - 1 for row in rows], share, port_bits)
+        return words
 
     def operand(self, values):
         if self.binary:

@@ -43,6 +43,7 @@ def test_powers_of_two(name):
         ({"lanes": 16}, "word_bits must be a multiple of lanes, not 8 and 16"),
         ({"post_lanes": 8}, "lanes must be a multiple of post_lanes, not 4 and 8"),
         ({"taps": 4, "stem_taps": 4}, "post_lanes must be a multiple of taps, not 2 and 4"),
+        ({"lanes": 64, "word_bits": 64}, "port_bits must be a multiple of lanes, not 32 and 64"),
         ({"port_bits": 48}, "port_bits must be a multiple of 32, not 48 and 32"),
         ({"port_bits": 16}, "port_bits must be a multiple of 32, not 16 and 32"),
         ({"port_bits": 64}, "lanes * word_bits must be a multiple of port_bits, not 32 and 64"),

@@ -69,7 +69,7 @@ def geometries(draw: st.DrawFn, most_lanes: int = 64) -> Geometry:
     word_bits = lanes * draw(st.sampled_from([1, 2, 4]))
     stem_taps = taps + draw(st.integers(0, 3))
     sets = math.gcd(lanes * word_bits, lanes * taps * 8, lanes * (stem_taps - taps) * 8)
-    ports = [bits for bits in (32, 64, 128, 256, 512) if sets % bits == 0]
+    ports = [bits for bits in (32, 64, 128, 256, 512) if sets % bits == bits % lanes == 0]
     assume(ports)
     return Geometry(
         name="random", lanes=lanes, word_bits=word_bits, taps=taps, stem_taps=stem_taps,
