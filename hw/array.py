@@ -129,13 +129,10 @@ class Array(wiring.Component):
         # A register on the long way from the ring's memory to all lanes.
         arrived = Signal(self._port_bits, reset_less=True)
         place = Signal(self.set_words)
-        m.d.sync += [arrived.eq(self.load.payload), place.eq(0)]
+        m.d.sync += arrived.eq(self.load.payload)
         with m.If(self.load.valid & ~full):
-            m.d.sync += [word.eq(word + 1), place.eq(1 << word)]
-        for index in range(self.set_words):
-            with m.If(place[index]):
-                part = shadow.word_select(index, self._port_bits)
-                m.d.sync += part.eq(arrived)
+            m.d.comb += place.eq(1 << word)
+            m.d.sync += word.eq(word + 1)
         with m.If(self.loaded):
             m.d.sync += [word.eq(0), full.eq(1)]
         with m.If(swap):
@@ -221,6 +218,14 @@ class Array(wiring.Component):
             index = start // LANES_PER_COPY
             dots = self._dots[start : start + LANES_PER_COPY]
             swap_copy = copy(swap, "swap", index)
+            # Where the word goes that has arrived.
+            place_copy = copy(place, "place", index)
+            for number in range(self.set_words):
+                first, bits = start * self._row_bits, len(dots) * self._row_bits
+                with m.If(place_copy[number]):
+                    m.d.sync += shadow[number * self._port_bits + first :][:bits].eq(
+                        arrived[first:][:bits]
+                    )
             operand_copy = copy(operand, "operand", index)
             clear = copy(after[dot_latency].masked, "clear", index)
             for lane, dot in enumerate(dots, start):
