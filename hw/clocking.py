@@ -155,7 +155,8 @@ class ClockGenerator(wiring.Component):
         m = Module()
         settings = self.settings
         clk_loop = Signal()
-        clk_sync = Signal()
+        # Kept, or synthesis would leave the net another of its names, and the constraint none.
+        clk_sync = Signal(attrs={"keep": "true"})
         m.d.comb += ClockSignal("sync").eq(clk_sync)
         m.submodules.reset = ResetSynchronizer(~self.locked, domain="sync")
         if platform is not None:
@@ -163,7 +164,7 @@ class ClockGenerator(wiring.Component):
 
         second_output = {}
         if settings.memory_divider is not None:
-            clk_memory = Signal()
+            clk_memory = Signal(attrs={"keep": "true"})
             m.d.comb += ClockSignal("memory").eq(clk_memory)
             # One more register: the reset has a long way to go, in less time than that of `sync`.
             m.domains.memory_locked = ClockDomain(local=True)

@@ -181,6 +181,9 @@ def test_nextpnr_derives_the_same_clock_from_the_pll(tmp_path):
     # Without our own constraint, nextpnr computes the frequency from the dividers.
     result = build_bitstream(Echo(BOARD), BOARD, cache=tmp_path)
     folder = result.bitstream.parent
+    # Ours did name a net of the netlist.
+    log = (folder / f"route-{BOARD.seed}.log").read_text()
+    assert f"constraining clock net 'clocks.clk_sync' to {BOARD.clock_mhz:.2f} MHz" in log
     lines = (folder / "top.lpf").read_text().splitlines()
     bare = folder / "bare.lpf"
     bare.write_text("\n".join(line for line in lines if "FREQUENCY NET" not in line))
