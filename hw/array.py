@@ -14,7 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.adder import GatedAdder
+from hw.adder import add
 from hw.arguments import check_multiple, check_positive
 from hw.dot import MacDot, XnorDot
 from isa.fixed import ACC_BITS
@@ -192,14 +192,11 @@ class Array(wiring.Component):
             result, read = output.write_port(), output.read_port(domain="comb")
             sums = Signal(layout, name=f"sums_{name}_{index}")
             for lane, value in enumerate(partials):
-                m.submodules[f"add_{name}_{index}_{lane}"] = add = GatedAdder(len(sums[lane]))
-                m.d.comb += [
-                    add.a.eq(old.data[lane]),
-                    add.a_on.eq(at.again),
-                    add.b.eq(value),
-                    add.b_on.eq(1),
-                    sums[lane].eq(add.sum),
-                ]
+                total = add(
+                    m, platform, f"sum_{name}_{index}_{lane}", old.data[lane], value,
+                    bits=self._acc_bits, a_on=at.again,
+                )  # fmt: skip
+                m.d.comb += sums[lane].eq(total)
             m.d.comb += [
                 old.addr.eq(at.pixel),
                 store.addr.eq(at.pixel),

@@ -11,7 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.adder import GatedAdder
+from hw.adder import add
 from hw.arguments import check_at_least, check_positive
 from hw.multiplier import Multiplier
 from isa.fixed import FEATURE_BITS, WEIGHT_BITS
@@ -107,8 +107,11 @@ class XnorDot(wiring.Component):
                 counts, odd = [(odd[0], Const(0, 0))], []
             for a, b in counts:
                 carry = spare.pop() if spare else Const(0)
-                # An adder that is one bit longer has a carry input: (2a + 1) + (2b + carry).
-                sums.append((Cat(Const(1, 1), a) + Cat(carry, b))[1:])
+                total = add(
+                    m, platform, f"level{level}_{len(sums)}", a, b,
+                    bits=max(len(a), len(b)) + 1, carry=carry,
+                )  # fmt: skip
+                sums.append(total.as_unsigned())
             counts = sums + odd
             level += 1
             if level % _LEVELS_PER_STAGE == 0 or len(counts) + len(spare) == 1:
@@ -151,17 +154,23 @@ class ByteProduct(wiring.Component):
         m = Module()
         rows = [Signal(signed(WEIGHT_BITS + 2), name=f"row_{i}", reset_less=True) for i in range(4)]
         for i, row in enumerate(rows):
-            m.submodules[f"pair_{i}"] = pair = GatedAdder(len(row))
-            m.d.comb += [
-                pair.a.eq(self.weight),
-                pair.a_on.eq(self.operand[2 * i]),
-                pair.b.eq(self.weight << 1),
-                pair.b_on.eq(self.operand[2 * i + 1]),
-            ]
-            m.d.sync += row.eq(pair.sum)
-        low, high = rows[0] + (rows[1] << 2), rows[2] + (rows[3] << 2)
+            once, twice = self.operand.word_select(i, 2)
+            # What lies below the lowest bit of both operands bypasses the adder, here and below.
+            upper = add(
+                m, platform, f"pair_{i}", self.weight >> 1, self.weight,
+                bits=len(row) - 1, a_on=once, b_on=twice,
+            )  # fmt: skip
+            m.d.sync += row.eq(Cat(self.weight[0] & once, upper).as_signed())
+
+        def shifted_sum(name, low, high, shift, bits):
+            upper = add(m, platform, name, low >> shift, high, bits=bits - shift)
+            return Cat(low[:shift], upper).as_signed()
+
+        low, high = (
+            shifted_sum(f"sum_{i}", rows[i], rows[i + 1], 2, WEIGHT_BITS + 4) for i in (0, 2)
+        )
         product = Signal.like(self.product, reset_less=True)
-        m.d.sync += product.eq(low + (high << 4))
+        m.d.sync += product.eq(shifted_sum("total", low, high, 4, len(product)))
         m.d.comb += self.product.eq(product)
         return m
 
@@ -235,7 +244,14 @@ class MacDot(wiring.Component):
             m.d.comb += [byte.operand.eq(operand.bytes[tap]), byte.weight.eq(weights.bytes[tap])]
             values.append(byte.product)
         for stage in range(Multiplier.LATENCY, self.latency):
-            sums = [sum(values[i + 1 : i + 2], values[i]) for i in range(0, len(values), 2)]
+            sums = [
+                add(
+                    m, platform, f"total_{stage}_{i}", values[i], values[i + 1],
+                    bits=max(len(values[i]), len(values[i + 1])) + 1,
+                )
+                for i in range(0, len(values) - 1, 2)
+            ]  # fmt: skip
+            sums += values[len(values) // 2 * 2 :]
             values = [
                 Signal(value.shape(), name=f"sum_{stage}_{index}", reset_less=True)
                 for index, value in enumerate(sums)

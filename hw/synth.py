@@ -5,9 +5,11 @@ it ends. `python -m hw.synth` is that process; `synthesise` starts it and report
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from hw.adder import IGNORES_CARRY_IN
 from hw.tools import run_tool
 
 # Wide multiplexers (PFUMX, L6MUX21) roughly double the area of the popcount trees.
@@ -22,7 +24,7 @@ HIDE_COMMAND = "rename -hide w:*]"
 KEEP_COMMAND = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
 
 # Names what the netlist depends on beside its source.
-RECIPE = ("no_rw_check", HIDE_COMMAND, KEEP_COMMAND, SYNTH_COMMAND)
+RECIPE = ("no_rw_check", "free_chain_ends", HIDE_COMMAND, KEEP_COMMAND, SYNTH_COMMAND)
 
 
 def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=None):
@@ -79,7 +81,38 @@ def main(argv=None):
     _waive_collisions(libyosys, design)
     for command in commands[1:]:
         libyosys.run_pass(command, design)
+    if args.json is not None:
+        netlist = json.loads(args.json.read_text())
+        free_chain_ends(netlist["modules"][args.top]["cells"])
+        args.json.write_text(json.dumps(netlist))
     return 0
+
+
+def free_chain_ends(cells):
+    """Leaves the ends of carry chains open where nothing reads the carry; returns how many.
+
+    nextpnr puts a cell before a carry that comes from anywhere but another carry cell, be it
+    constant, and one behind a carry that is connected, though to nothing.
+    """
+    chain = [cell for cell in cells.values() if cell["type"] == "CCU2C"]
+    read = {
+        bit
+        for cell in cells.values()
+        for port, bits in cell["connections"].items()
+        if cell["port_directions"][port] != "output"
+        for bit in bits
+    }
+    freed = 0
+    for cell in chain:
+        ports = cell["connections"]
+        if ports["COUT"][0] not in read:
+            ports["COUT"] = ["x"]  # what nextpnr knows as open
+            freed += 1
+        first = int(cell["parameters"]["INIT0"], 2)
+        if ports["CIN"][0] in ("0", "1") and first == IGNORES_CARRY_IN:
+            ports["CIN"] = ["x"]
+            freed += 1
+    return freed
 
 
 def _waive_collisions(yosys, design):

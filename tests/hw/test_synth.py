@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 from amaranth.back import rtlil
+from amaranth.hdl import Fragment, Value
 
 from hw.array import mac_array, xnor_array
+from hw.dot import XnorDot
 from hw.maps import WordMap
 from hw.synth import synthesise, synthesise_netlist
 from hw.tools import BuildError
@@ -90,13 +92,35 @@ def test_elements_of_arrays_do_not_collide_with_bits(tmp_path):
     assert multipliers == 4  # one a lane: products of bytes take none
 
 
-def netlist_of(dut, tmp_path):
+def netlist_of(dut, tmp_path, platform=None):
     """The cells and the named wires of a component after synthesis."""
     source = tmp_path / "top.il"
-    source.write_text(rtlil.convert(dut))
+    ports = [Value.cast(value) for *_, value in dut.signature.flatten(dut)]
+    source.write_text(rtlil.convert(Fragment.get(dut, platform), name="top", ports=ports))
     synthesise(source, json=tmp_path / "top.json")
     top = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]
     return top["cells"], {name: wire["bits"] for name, wire in top["netnames"].items()}
+
+
+def test_ends_of_carry_chains_are_open(tmp_path):
+    """Of our own on both sides; of one that synthesis has made behind its carry out alone."""
+    cells, _ = netlist_of(XnorDot(word_bits=64), tmp_path, platform=object())
+    chains = [cell["connections"] for cell in cells.values() if cell["type"] == "CCU2C"]
+    adders = 8  # of 9 groups
+    assert sum(ports["CIN"] == ["x"] for ports in chains) == adders
+    assert sum(ports["COUT"] == ["x"] for ports in chains) == adders
+    linked = {ports["CIN"][0] for ports in chains} - {"x"}
+    assert linked == {ports["COUT"][0] for ports in chains} - {"x"}
+    assert all(isinstance(bit, int) for bit in linked)
+    source = tmp_path / "inferred.v"
+    source.write_text(
+        "module top(input [7:0] a, b, output [7:0] s, output c); assign {c, s} = a + b; endmodule"
+    )
+    synthesise(source, json=tmp_path / "inferred.json")
+    cells = json.loads((tmp_path / "inferred.json").read_text())["modules"]["top"]["cells"]
+    chains = [cell["connections"] for cell in cells.values() if cell["type"] == "CCU2C"]
+    assert [ports["CIN"] for ports in chains].count(["0"]) == 1
+    assert [ports["COUT"] for ports in chains].count(["x"]) == 1
 
 
 def test_copies_of_a_register_stay_apart(tmp_path):
