@@ -19,10 +19,16 @@ def with_half(value):
     return Cat(Const(0, 1), value).as_signed()
 
 
-def rounded(value, bits):
-    """A signed value with one fraction bit, rounded half up and limited to ``bits`` bits.
+def judged(value, bits):
+    """The first half of ``rounded(value, bits)``, for a register between: ``bits + 2`` bits.
 
-    The bits above are judged before the fraction bit is added, beside the adder: what leaves the
-    range one bit wider stays outside of the range.
+    The bits above are judged before the fraction bit is added: what leaves the range one bit wider
+    stays outside of the range.
     """
-    return saturated(saturated(value[1:].as_signed(), bits + 1) + value[0], bits)
+    return Cat(value[0], saturated(value[1:].as_signed(), bits + 1)).as_signed()
+
+
+def rounded(value, bits):
+    """A signed value with one fraction bit, rounded half up and limited to ``bits`` bits."""
+    value = judged(value, bits)
+    return saturated(value[1:].as_signed() + value[0], bits)

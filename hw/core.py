@@ -1,6 +1,6 @@
 """The core: from streams of descriptors, parameters, weights and input to logits. Only wires."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -140,8 +140,18 @@ class Core(wiring.Component):
         is_kind = {kind: Signal(name=f"is_{kind.name.lower()}") for kind in LayerKind}
         m.d.sync += [signal.eq(layer.kind == kind) for kind, signal in is_kind.items()]
         binary = is_kind[LayerKind.BINARY]
-        reduction = Signal()
-        m.d.sync += reduction.eq((layer.kind == LayerKind.POOL) | (layer.kind == LayerKind.MEAN))
+
+        def flag(name: str, *kinds: LayerKind):
+            """A register of its own, where much hangs on the kind; `keep` or it would be merged."""
+            target = Signal(name=name, attrs={"keep": "true"})
+            m.d.sync += target.eq(Cat(layer.kind == kind for kind in kinds).any())
+            return target
+
+        reduction_reads, reduction_writes = (
+            flag(f"reduction_{what}", LayerKind.POOL, LayerKind.MEAN)
+            for what in ("reads", "writes")
+        )
+        binary_weights = flag("binary_weights", LayerKind.BINARY)
         connect(m, flipped(self.descriptor), sequencer.descriptor)
         connect(m, flipped(self.params), post.params)
         connect(m, flipped(self.weights), ring.write)
@@ -176,11 +186,11 @@ class Core(wiring.Component):
             ring.start.eq(later(sequencer.start_convolution, 1, "ring_start")),
             ring.blocks.eq(layer.blocks),
             ring.tiles.eq(layer.tiles),
-            xnor.load.valid.eq(ring.read.valid & binary),
-            mac.load.valid.eq(ring.read.valid & ~binary),
+            xnor.load.valid.eq(ring.read.valid & binary_weights),
+            mac.load.valid.eq(ring.read.valid & ~binary_weights),
             xnor.load.payload.eq(ring.read.payload),
             mac.load.payload.eq(ring.read.payload),
-            ring.read.ready.eq(Mux(binary, xnor.load.ready, mac.load.ready)),
+            ring.read.ready.eq(Mux(binary_weights, xnor.load.ready, mac.load.ready)),
             steps.loaded.eq(xnor.loaded | mac.loaded),
             steps.freed.eq(drain.freed),
         ]
@@ -231,7 +241,10 @@ class Core(wiring.Component):
         # --- results: output RAM -> post-process -> max-pool -------------------------------------
         # The residual and the accumulators of a word meet at the post-process.
         read_latency = max(RESIDUAL_LATENCY, xnor.READ_LATENCY)
-        acc = Mux(binary, xnor.data, mac.data)
+        acc = Signal.like(mac.data)
+        for lane in range(post_lanes):
+            binary_lane = flag(f"binary_lane_{lane}", LayerKind.BINARY)
+            m.d.comb += acc[lane].eq(Mux(binary_lane, xnor.data[lane], mac.data[lane]))
         m.d.comb += [
             drain.written.eq(xnor.written | mac.written),
             drain.params_ready.eq(post.tile_ready),
@@ -289,7 +302,7 @@ class Core(wiring.Component):
         ]
 
         # --- writes ------------------------------------------------------------------------------
-        with m.If(reduction):
+        with m.If(reduction_writes):
             m.d.comb += writer.input.valid.eq(average.output.valid)
             for lane in range(post_lanes):
                 m.d.comb += writer.input.residual[lane].eq(average.output.data[lane])
@@ -297,7 +310,7 @@ class Core(wiring.Component):
             m.d.comb += writer.input.eq(max_pool.output)
         with m.If(is_kind[LayerKind.POINTWISE]):
             m.d.sync += residual_map.read_address.eq(steps.step.address)
-        with m.Elif(reduction):
+        with m.Elif(reduction_reads):
             m.d.sync += residual_map.read_address.eq(reducer.address)
         with m.Else():
             m.d.sync += residual_map.read_address.eq(drain.address)

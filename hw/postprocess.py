@@ -9,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_multiple, check_positive
-from hw.arithmetic import rounded, saturated, with_half
+from hw.arithmetic import judged, rounded, saturated, with_half
 from hw.multiplier import Multiplier
 from isa import fixed
 from isa.fixed import (
@@ -141,8 +141,8 @@ class PostLane(wiring.Component):
     after ``acc`` and ``residual``. ``a``, ``s``, ``k`` and ``shortcut`` are constant.
     """
 
-    LATENCY = 15
-    USED_AT = {"m": 4, "n": 5, "slope": 10, "bias2": 13, "threshold": 14}
+    LATENCY = 18
+    USED_AT = {"m": 5, "n": 6, "slope": 12, "bias2": 16, "threshold": 17}
 
     acc: In(signed(ACC_BITS))
     residual: In(signed(RESIDUAL_BITS))
@@ -187,26 +187,31 @@ class PostLane(wiring.Component):
         residual = register("residual_coarse", residual << coarse(self.k), 2, SUM_BITS)
         acc = register("acc_fine", acc >> fine(self.a), 3)
         residual = register("residual_fine", residual << fine(self.k), 3, SUM_BITS)
-        acc18 = register("acc18", rounded(acc, ACC18_BITS), 4)
-        for cycle in (4, 5):
+        acc = register("acc_judged", judged(acc, ACC18_BITS), 4)
+        acc18 = register("acc18", rounded(acc, ACC18_BITS), 5)
+        for cycle in (4, 5, 6):
             residual = register(f"residual_{cycle}", residual, cycle)
         # t = saturated round((m * acc18 + n + shortcut) >> s)
         product = multiply("product", params.m, acc18)
-        offset = register("offset", params.n + residual, 6, SUM_BITS)
-        total = register("total", product + offset, 7, SUM_BITS)
-        total = register("total_coarse", with_half(total) >> coarse(self.s), 8)
-        total = register("total_fine", total >> fine(self.s), 9)
-        t = register("t", rounded(total, T_BITS), 10)
-        logit = register("logit_10", rounded(total, LOGIT_BITS), 10)
+        offset = register("offset", params.n + residual, 7, SUM_BITS)
+        total = register("total", product + offset, 8, SUM_BITS)
+        total = register("total_coarse", with_half(total) >> coarse(self.s), 9)
+        total = register("total_fine", total >> fine(self.s), 10)
+        t = register("t_judged", judged(total, T_BITS), 11)
+        t = register("t", rounded(t, T_BITS), 12)
+        logit = register("logit_judged", judged(total, LOGIT_BITS), 11)
+        logit = register("logit_12", rounded(logit, LOGIT_BITS), 12)
         # y = PReLU(t) + bias2
         sloped = multiply("sloped", params.slope, t)
         positive = t
-        for cycle in (11, 12):
+        for cycle in (13, 14, 15):
             positive = register(f"t_{cycle}", positive, cycle)
-        negative = rounded(sloped[SLOPE_FRACTION - 1 :].as_signed(), T_BITS)
-        active = register("active", Mux(positive[-1], negative, positive), 13)
-        y = register("y", saturated(active + params.bias2, T_BITS), 14)
-        for cycle in range(11, self.LATENCY):
+        sloped = sloped[SLOPE_FRACTION - 1 :].as_signed()
+        negative = register("negative_judged", judged(sloped, T_BITS), 15)
+        active = Mux(positive[-1], rounded(negative, T_BITS), positive)
+        active = register("active", active, 16)
+        y = register("y", saturated(active + params.bias2, T_BITS), 17)
+        for cycle in range(13, self.LATENCY):
             logit = register(f"logit_{cycle}", logit, cycle)
         new_residual, bit, logit_out = (
             Signal.like(port, reset_less=True) for port in (self.new_residual, self.bit, self.logit)
