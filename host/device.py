@@ -19,6 +19,7 @@ from isa.geometry import GEOMETRIES, Geometry
 from isa.image import MAGIC, VERSION, Image
 from isa.registers import (
     CONTROL,
+    COUNTERS,
     MEMORY,
     ErrorCode,
     Register,
@@ -32,19 +33,6 @@ FRAME_TIMEOUT = 10.0
 # From the first question; the test of 32 MiB takes half a second, the longest image in flash 3.4 s.
 MEMORY_TIMEOUT = 10.0
 POLL_SECONDS = 0.0005
-
-COUNTERS = (
-    Register.CYCLES,
-    Register.BINARY_CYCLES,
-    Register.ARRAY_BUSY,
-    Register.MAC_BUSY,
-    Register.WAIT_WEIGHTS,
-    Register.WAIT_INPUT,
-    Register.WAIT_POST,
-    Register.WAIT_LOAD,
-    Register.STREAM_BUSY,
-    Register.WAIT_STREAM,
-)
 
 
 class Transport(Protocol):

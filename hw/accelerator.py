@@ -125,6 +125,7 @@ class Accelerator(wiring.Component):
             control.error_valid.eq(loader.error_valid),
             control.classes.eq(loader.classes),
             control.image_crc.eq(loader.frame_crc32),
+            core.start.eq(control.start),
             core.frame_ok.eq(loader.frame_ok),
             core.stream_busy.eq(loader.stream_busy),
             core.wait_stream.eq(loader.wait_stream),

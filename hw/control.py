@@ -10,36 +10,11 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature, MemoryWriteSignature, PortBuffer
+from hw.perf import LATENCY, PERF, PERF_REGISTERS
 from isa import image
 from isa.bits import WORD_BITS
 from isa.fixed import LOGIT_BITS
 from isa.registers import CONTROL, IMAGE_ADDRESS_BITS, MEMORY, ErrorCode, Register, Source, State
-
-#: Levels of the core that are counted, in cycles, while a frame runs; in the registers' order.
-PERF = data.StructLayout(
-    {
-        "binary_layer": 1,
-        "array_busy": 1,
-        "mac_busy": 1,
-        "wait_weights": 1,
-        "wait_input": 1,
-        "wait_post": 1,
-        "wait_load": 1,
-        "stream_busy": 1,
-        "wait_stream": 1,
-    }
-)
-PERF_REGISTERS = {
-    "binary_layer": Register.BINARY_CYCLES,
-    "array_busy": Register.ARRAY_BUSY,
-    "mac_busy": Register.MAC_BUSY,
-    "wait_weights": Register.WAIT_WEIGHTS,
-    "wait_input": Register.WAIT_INPUT,
-    "wait_post": Register.WAIT_POST,
-    "wait_load": Register.WAIT_LOAD,
-    "stream_busy": Register.STREAM_BUSY,
-    "wait_stream": Register.WAIT_STREAM,
-}
 
 CLASS_BITS = 16
 
@@ -89,7 +64,8 @@ class Control(wiring.Component):
     progress : In(1)
         Anything moved in core or loader: restarts the watchdog. A pushed word does so too.
     perf : In(PERF)
-        Levels, counted from the start of the frame to its `frame_done`.
+        Levels, `hw.perf.LATENCY` cycles late; counted from the cycle of `start` to that of
+        `frame_done`.
     logit_address, logit_data
         Read port of the logits: data follows the address by `logit_latency` cycles.
     top_class, top_logit : In
@@ -312,15 +288,18 @@ class Control(wiring.Component):
         m.d.sync += starved.eq(~alive & (patience == 0))
 
         # Perf counters stop with the core, so that they stay until the next start
-        counters = {Register.CYCLES: Signal(WORD_BITS, name="cycles")}
         counting = running & ~finished
+        for n in range(LATENCY):
+            later = Signal(name=f"counting_{n}")
+            m.d.sync += later.eq(counting)
+            counting = later
+        counters = {Register.CYCLES: Signal(WORD_BITS, name="cycles")}
         levels = {Register.CYCLES: Value.cast(1)}
         for name, number in PERF_REGISTERS.items():
             counters[number] = Signal(WORD_BITS, name=name)
             levels[number] = self.perf[name]
         for number, counter in counters.items():
-            # The level is registered: it comes from far, and a cycle more or less does not count.
-            level = Signal(name=f"{counter.name}_level")
+            level = Signal(name=f"{counter.name}_level")  # registered: it comes from far
             m.d.sync += level.eq(levels[number] & counting)
             with m.If(level):
                 m.d.sync += counter.eq(counter + 1)

@@ -5,10 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.array import mac_array, xnor_array
-from hw.control import PERF
 from hw.drain import Drain, Reducer, Writer
 from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap, feature_layout
 from hw.operands import MacOperand, residual_layout
+from hw.perf import LATENCY, PERF, Perf
 from hw.pool import Average, MaxPool
 from hw.postprocess import PostProcess
 from hw.result import Result
@@ -25,7 +25,11 @@ RESIDUAL_LATENCY = READ_LATENCY + 1
 
 
 def trace_signature(geometry: Geometry) -> wiring.Signature:
-    """Every write to a map, to compare with the golden model. Only a simulation connects it."""
+    """Every write to a map, to compare with the golden model. Only a simulation connects it.
+
+    ``layer_done``, with ``layer`` and ``kind``, and ``frame_done`` come with ``perf``, that is
+    `hw.perf.LATENCY` cycles late.
+    """
     lanes = geometry.post_lanes
     return wiring.Signature(
         {
@@ -53,10 +57,11 @@ def trace_signature(geometry: Geometry) -> wiring.Signature:
 class Core(wiring.Component):
     """The accelerator without its loader, registers and link.
 
-    Descriptors, channel parameters and weights come from the loader; ``input`` takes the bytes of a
-    frame, four a word. ``frame_done`` pulses when a frame's logits and top-k can be read and
-    ``frame_ok`` vouches for the frame's weights. ``perf`` feeds the perf counters, ``progress``
-    the watchdog. ``stream_busy`` and ``wait_stream`` are the loader's, to be counted with the rest.
+    From ``start`` on descriptors, channel parameters and weights come from the loader; ``input``
+    takes the bytes of a frame, four a word. ``frame_done`` pulses when a frame's logits and top-k
+    can be read and ``frame_ok`` vouches for the frame's weights. ``perf`` feeds the perf counters,
+    ``progress`` the watchdog. ``stream_busy`` and ``wait_stream`` are the loader's, to be counted
+    with the rest.
     """
 
     def __init__(self, *, geometry: Geometry):
@@ -66,6 +71,7 @@ class Core(wiring.Component):
         )
         super().__init__(
             {
+                "start": In(1),
                 "descriptor": In(stream.Signature(LAYER)),
                 "params": In(stream.Signature(CHANNEL)),
                 "weights": In(stream.Signature(geometry.port_bits)),
@@ -126,6 +132,7 @@ class Core(wiring.Component):
             sub_words=geometry.sub_words, residual_shape=residual_shape,
         )  # fmt: skip
         m.submodules.result = result = self.result
+        m.submodules.perf = perf = Perf()
 
         def later(value, cycles: int, name: str, reset_less=False):
             """``value``, so many cycles later; data that a flag goes with want no reset."""
@@ -159,6 +166,7 @@ class Core(wiring.Component):
         for unit in (steps, reducer, drain, writer):
             m.d.comb += unit.layer.eq(layer)
         m.d.comb += [
+            sequencer.start_frame.eq(self.start),
             steps.start.eq(sequencer.start_convolution),
             drain.start.eq(sequencer.start_convolution),
             reducer.start.eq(sequencer.start_reduction),
@@ -336,20 +344,27 @@ class Core(wiring.Component):
         ]
 
         # --- what the host and the simulation see ------------------------------------------------
-        m.d.sync += [
-            self.perf.binary_layer.eq((layer.kind == LayerKind.BINARY) & sequencer.running),
-            self.perf.array_busy.eq(step_valid & binary),
-            self.perf.mac_busy.eq(step_valid & ~binary),
-            self.perf.wait_weights.eq(steps.wait_weights),
-            self.perf.wait_input.eq(steps.wait_input),
-            self.perf.wait_post.eq(steps.wait_output),
-            self.perf.wait_load.eq(sequencer.fetching & ~self.descriptor.valid),
-            self.perf.stream_busy.eq(self.stream_busy),
-            self.perf.wait_stream.eq(self.wait_stream),
-            self.progress.eq(
-                steps.step_valid | writer.input.valid | reducer.read | sequencer.start
-            ),
+        m.d.comb += [
+            perf.fetching.eq(sequencer.fetching),
+            perf.found.eq(self.descriptor.valid),
+            perf.beginning.eq(sequencer.beginning),
+            perf.running.eq(sequencer.running),
+            perf.scanning.eq(sequencer.scanning),
+            perf.finishing.eq(sequencer.finishing),
+            perf.binary.eq(layer.kind == LayerKind.BINARY),
+            perf.preparing.eq(steps.preparing),
+            perf.working.eq(steps.working),
+            perf.wait_input.eq(steps.wait_input),
+            perf.wait_output.eq(steps.wait_output),
+            perf.wait_weights.eq(steps.wait_weights),
+            perf.reducing.eq(reducer.working),
+            perf.stream_busy.eq(self.stream_busy),
+            perf.wait_stream.eq(self.wait_stream),
+            self.perf.eq(perf.perf),
         ]
+        m.d.sync += self.progress.eq(
+            steps.step_valid | writer.input.valid | reducer.read | sequencer.start
+        )
         trace = self.trace
         m.d.comb += [
             trace.write_residual.eq(writer.write_residual),
@@ -364,10 +379,10 @@ class Core(wiring.Component):
             trace.word.eq(writer.word),
             trace.feature.eq(average.output.data),
             trace.logits.eq(logits),
-            trace.layer_done.eq(writer.done),
-            trace.layer.eq(sequencer.index),
-            trace.kind.eq(layer.kind),
-            trace.frame_done.eq(sequencer.frame_done),
+            trace.layer_done.eq(later(writer.done, LATENCY, "layer_done")),
+            trace.layer.eq(later(sequencer.index, LATENCY, "traced_layer", reset_less=True)),
+            trace.kind.eq(later(layer.kind, LATENCY, "traced_kind", reset_less=True)),
+            trace.frame_done.eq(later(sequencer.frame_done, LATENCY, "traced_frame_done")),
             trace.perf.eq(self.perf),
         ]
         return m

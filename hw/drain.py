@@ -229,11 +229,13 @@ class Reducer(wiring.Component):
 
     ``read`` goes with ``address``; ``first`` and ``last`` mark the words of one sum. A 2x2 average
     takes four cycles a word; the global sum reads word after word of the map, all pixels of one
-    before the next.
+    before the next. From the cycle after ``start`` on it is ``working``, without a gap, and reads
+    one cycle later.
     """
 
     layer: In(LAYER)
     start: In(1)
+    working: Out(1)
     read: Out(1)
     first: Out(1)
     last: Out(1)
@@ -260,6 +262,7 @@ class Reducer(wiring.Component):
         active, corner, fresh = Signal(), Signal(2), Signal()
         done_word = Signal()
         m.d.comb += [
+            self.working.eq(active),
             done_word.eq(mean | (corner == 3)),
             walker.start.eq(self.start),
             walker.advance.eq(active & done_word),

@@ -10,13 +10,15 @@ from isa.layer import LAYER, LayerKind
 class Sequencer(wiring.Component):
     """One layer after the other: fetch the descriptor, start the units, wait for the last write.
 
-    ``layer`` is stable from two cycles before a start strobe to the layer's end, so that units may
-    register what they derive from it. ``start`` goes to all units that take part in every layer,
-    ``start_convolution`` and ``start_reduction`` to those of one kind. When the classifier ends,
-    the logits are scanned (``scan``, ``scanned``), and ``frame_done`` pulses once the loader has
-    found the frame's CRC-32 right (``frame_ok``).
+    A frame begins with ``start_frame``. ``layer`` is stable from two cycles before a start strobe
+    to the layer's end, so that units may register what they derive from it. ``start`` goes to all
+    units that take part in every layer, ``start_convolution`` and ``start_reduction`` to those of
+    one kind. When the classifier ends, the logits are scanned (``scan``, ``scanned``), and
+    ``frame_done`` pulses once the loader has found the frame's CRC-32 right (``frame_ok``). What it
+    is at, in each cycle from ``start_frame`` to ``frame_done``, one of the last five outputs tells.
     """
 
+    start_frame: In(1)
     descriptor: In(stream.Signature(LAYER))
     layer: Out(LAYER)
     index: Out(8)
@@ -30,8 +32,11 @@ class Sequencer(wiring.Component):
     scanned: In(1)
     frame_ok: In(1)
     frame_done: Out(1)
-    running: Out(1)  # a layer is being computed
-    fetching: Out(1)  # waits for a descriptor in the middle of a frame
+    fetching: Out(1)  # wants a descriptor
+    beginning: Out(1)  # has one, and is about to start the units
+    running: Out(1)  # has started them, and waits for the layer's last write
+    scanning: Out(1)
+    finishing: Out(1)  # waits for the CRC
 
     def elaborate(self, platform):
         m = Module()
@@ -42,11 +47,12 @@ class Sequencer(wiring.Component):
             (self.layer.kind == LayerKind.POOL) | (self.layer.kind == LayerKind.MEAN)
         )
         with m.FSM() as fsm:
+            with m.State("IDLE"):
+                with m.If(self.start_frame):
+                    m.d.comb += self.fetching.eq(1)
+                    m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += [
-                    self.descriptor.ready.eq(1),
-                    self.fetching.eq(self.index != 0),
-                ]
+                m.d.comb += [self.descriptor.ready.eq(1), self.fetching.eq(1)]
                 with m.If(self.descriptor.valid):
                     m.d.sync += layer.eq(self.descriptor.payload)
                     m.next = "SETTLE"
@@ -82,8 +88,13 @@ class Sequencer(wiring.Component):
                 with m.If(self.frame_ok):
                     m.d.comb += self.frame_done.eq(1)
                     m.d.sync += self.index.eq(0)
-                    m.next = "FETCH"
-        for state in ("SETTLE", "SETTLE2", "START", "RUN"):
-            with m.If(fsm.ongoing(state)):
-                m.d.comb += self.running.eq(1)
+                    m.next = "IDLE"
+        m.d.comb += [
+            self.beginning.eq(
+                fsm.ongoing("SETTLE") | fsm.ongoing("SETTLE2") | fsm.ongoing("START")
+            ),
+            self.running.eq(fsm.ongoing("RUN")),
+            self.scanning.eq(fsm.ongoing("SCAN") | fsm.ongoing("SCANNING")),
+            self.finishing.eq(fsm.ongoing("FINISH")),
+        ]
         return m

@@ -175,7 +175,8 @@ class StepWalker(wiring.Component):
     weights, the last step of a block for the output RAM, and a stem's block for the input:
     ``input_ready`` follows by ``ready_latency`` cycles ``row``, the input row that the current
     block begins with. The steps follow without flow control, ``LATENCY`` cycles after they are
-    decided on.
+    decided on. From the cycle after ``start`` on the walker is ``preparing``, then ``working``: in
+    each cycle of that it either decides on a step or waits, for one of the three.
     """
 
     LATENCY = 2
@@ -194,6 +195,7 @@ class StepWalker(wiring.Component):
                 "row": Out(signed(SIZE_BITS + 1)),
                 "step_valid": Out(1),
                 "step": Out(step_layout(stem_taps)),
+                "preparing": Out(1),
                 "working": Out(1),
                 "wait_weights": Out(1),
                 "wait_output": Out(1),
@@ -212,7 +214,7 @@ class StepWalker(wiring.Component):
         ]
 
         # --- when to issue -----------------------------------------------------------------------
-        active, issue = Signal(), Signal()
+        preparing, active, issue = Signal(), Signal(), Signal()
         pixel, block_end = Signal(4), Signal(4)
         ky, n = Signal(3), Signal(GROUP_BITS)
         tiles_left, blocks_left = Signal(9), Signal(14)
@@ -252,6 +254,7 @@ class StepWalker(wiring.Component):
             needs_output.eq(first_pixel & last_step & ~output_free),
             needs_input.eq(begin_block & is_stem & (~self.input_ready | settling[0])),
             issue.eq(active & ~needs_set & ~needs_output & ~needs_input),
+            self.preparing.eq(preparing),
             self.working.eq(active),
             self.wait_input.eq(active & needs_input),
             self.wait_output.eq(active & needs_output & ~needs_input),
@@ -323,7 +326,6 @@ class StepWalker(wiring.Component):
         channel = Signal(2)  # (n * taps) % in_channels
         along, along_step = Signal(GROUP_BITS + 2), Signal(range(taps + 1))  # units up to n
         m.d.sync += along_step.eq(Mux(is_stem, taps, 1))
-        preparing = Signal()
         pad_left = Signal(2)
 
         with m.If(self.start):

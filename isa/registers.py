@@ -9,6 +9,26 @@ Unknown addresses read 0 and ignore writes; so do logits and top-k in any state 
 IMAGE or SOURCE turns READY and DONE into IDLE, as what was checked is no longer what is there;
 SOURCE keeps its value while the state is CHECKING or RUNNING. Where the network has fewer classes
 than the top-k has entries, the others hold NO_CLASS and the smallest logit.
+
+The perf counters count cycles of the last frame. CYCLES are all of them, from the one in which the
+state becomes RUNNING to the one in which the core has done. In each cycle exactly one of these
+counts, so that their sum is CYCLES:
+
+    ARRAY_BUSY     the XNOR array is given an operand
+    MAC_BUSY       the MAC array is: stem (also the next frame's), 1x1 convolution, classifier
+    REDUCE_BUSY    a word of the residual map is read for a 2x2 average or the global sum
+    WAIT_WEIGHTS   a step waits for its weight set
+    WAIT_INPUT     a step of the stem waits for input rows
+    WAIT_POST      a block's last step waits for the output RAM: the post-process is behind
+    WAIT_LOAD      the sequencer waits for a layer's descriptor; the first one's for a frame's start
+    BEGIN_LAYER    a layer's descriptor has come, its units and addresses are being set up
+    DRAIN_LAYER    a layer has made its last step, its last results are on their way to the maps
+    SCAN_LOGITS    the largest logits are looked for
+    WAIT_CRC       the CRC at the frame's end has yet to vouch for it; one cycle if it came before
+
+BINARY_CYCLES sums up those of the layers on the XNOR array, whatever they do, from the cycle after
+their descriptor's. STREAM_BUSY and WAIT_STREAM divide the loader's time: it took a word of the
+image, or had room for one that did not come; in all other cycles its buffers were full.
 """
 
 from amaranth.lib import data, enum
@@ -34,17 +54,22 @@ class Register(enum.IntEnum):
     SOURCE = 0x09  # read and write: Source
     IMAGE_CRC = 0x0A  # frame_crc32 in the header of the loaded image (known after CHECK)
     MEMORY = 0x0B  # read: MEMORY layout, the external memory
-    # Perf counters of the last frame, in cycles
-    CYCLES = 0x10  # from the start of the frame to its logits
-    BINARY_CYCLES = 0x11  # during which a binary layer was being computed
-    ARRAY_BUSY = 0x12  # ... and the XNOR array worked
-    MAC_BUSY = 0x13  # during which the MAC array worked
-    WAIT_WEIGHTS = 0x14  # a step waited for its weight set
-    WAIT_INPUT = 0x15  # a step waited for input rows
-    WAIT_POST = 0x16  # a step waited for the output RAM
-    WAIT_LOAD = 0x17  # the sequencer waited for a descriptor
-    STREAM_BUSY = 0x18  # the loader took a word of the image
-    WAIT_STREAM = 0x19  # the loader waited for one; in all other cycles its buffers were full
+    # Perf counters of the last frame, in cycles: see above
+    CYCLES = 0x10
+    BINARY_CYCLES = 0x11
+    ARRAY_BUSY = 0x12
+    MAC_BUSY = 0x13
+    WAIT_WEIGHTS = 0x14
+    WAIT_INPUT = 0x15
+    WAIT_POST = 0x16
+    WAIT_LOAD = 0x17
+    STREAM_BUSY = 0x18
+    WAIT_STREAM = 0x19
+    REDUCE_BUSY = 0x1A
+    BEGIN_LAYER = 0x1B
+    DRAIN_LAYER = 0x1C
+    SCAN_LOGITS = 0x1D
+    WAIT_CRC = 0x1E
     TOP_CLASS = 0x20  # TOP_CLASS + i: class of the i-th largest logit; ties: lower class first
     TOP_LOGIT = 0x28  # TOP_LOGIT + i: its logit, sign-extended
     INPUT = 0x100  # port: bytes of the next frame, 4 a word, lowest first, HWC order
@@ -55,6 +80,24 @@ class Register(enum.IntEnum):
 
 
 PORTS = frozenset({Register.INPUT, Register.STREAM})
+
+COUNTERS = tuple(Register(number) for number in range(Register.CYCLES, Register.WAIT_CRC + 1))
+"""The perf counters."""
+
+EXCLUSIVE = (
+    Register.ARRAY_BUSY,
+    Register.MAC_BUSY,
+    Register.REDUCE_BUSY,
+    Register.WAIT_WEIGHTS,
+    Register.WAIT_INPUT,
+    Register.WAIT_POST,
+    Register.WAIT_LOAD,
+    Register.BEGIN_LAYER,
+    Register.DRAIN_LAYER,
+    Register.SCAN_LOGITS,
+    Register.WAIT_CRC,
+)
+"""Those of which one counts in each cycle of a frame."""
 
 
 CONTROL = data.StructLayout(

@@ -1,37 +1,33 @@
 """The trace of a simulated core: what it wrote to its memories, layer by layer, as a text file.
 
 One line for each write, in hexadecimal; one, in decimal, at the end of each layer and each frame.
-``cycle`` counts clock cycles since reset.
+``cycle`` counts clock cycles since reset, those of E and D lines by so many more as the counted
+levels are late: `hw.perf.LATENCY`.
 
     R address data              residual map: a word of L residuals, 9 bits each, lane 0 lowest
     B address sub_word data     bit map: M sign bits, sub-word ``sub_word`` of a K-bit word
     F address data              features: a word of L sums, 16 bits each
     L address data              logits: a word of L, 24 bits each, from class address * L on
     E index kind cycle counts   the layer has ended: all lines since the last E are its writes.
-                                ``counts``: cycles since then of each of ``ACTIVITIES``, in order
-    D cycle                     the frame has ended
+                                ``counts``: cycles of the frame since then, of each of
+                                ``ACTIVITIES``, in order
+    D cycle counts              the frame has ended; ``counts`` as above
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from isa import registers
 from isa.fixed import FEATURE_BITS, LOGIT_BITS
 from isa.geometry import Geometry
 from isa.layer import LayerKind
 
-#: What the perf counters count, too: see the registers of these names in `isa.registers`.
-ACTIVITIES = (
-    "binary_layer",
-    "array_busy",
-    "mac_busy",
-    "wait_weights",
-    "wait_input",
-    "wait_post",
-    "wait_load",
-    "stream_busy",
-    "wait_stream",
-)
+#: What the perf counters count, in their order: see the registers in `isa.registers`.
+ACTIVITIES = ("binary_layer", *(register.name.lower() for register in registers.COUNTERS[2:]))
+
+#: One of these in every cycle of a frame.
+EXCLUSIVE = tuple(register.name.lower() for register in registers.EXCLUSIVE)
 
 
 class TraceError(ValueError):
@@ -77,10 +73,11 @@ class LayerRecord:
 
 @dataclass
 class FrameRecord:
-    """One frame: its layers, and the cycle of its end."""
+    """One frame: its layers, the cycle of its end, and cycles by activity after the last layer."""
 
     layers: list[LayerRecord]
     cycle: int
+    activity: dict[str, int]
 
 
 def _no_writes() -> dict[Memory, WriteRecord]:
@@ -116,10 +113,11 @@ def read_trace(lines: Iterable[str], geometry: Geometry) -> list[FrameRecord]:
                 records = {memory.value: (writes[memory], limits[memory]) for memory in Memory}
                 continue
             elif kind == "D":
-                (cycle,) = (int(value) for value in values)
+                cycle, *counts = (int(value) for value in values)
+                activity = dict(zip(ACTIVITIES, counts, strict=True))
                 if any(record.addresses for record in writes.values()):
                     raise TraceError(f"Trace line {number} must follow the end of a layer")
-                frames.append(FrameRecord(layers, cycle))
+                frames.append(FrameRecord(layers, cycle, activity))
                 layers = []
                 continue
             else:
@@ -150,6 +148,10 @@ def write_trace(frames: Iterable[FrameRecord], geometry: Geometry) -> Iterator[s
                         word, sub_word = divmod(address, geometry.sub_words)
                         where = f"{word:x} {sub_word:x}"
                     yield f"{memory.value} {where} {data:x}"
-            counts = " ".join(str(layer.activity[name]) for name in ACTIVITIES)
+            counts = _counts(layer.activity)
             yield f"E {layer.index} {layer.kind.value} {layer.cycle} {counts}"
-        yield f"D {frame.cycle}"
+        yield f"D {frame.cycle} {_counts(frame.activity)}"
+
+
+def _counts(activity: dict[str, int]) -> str:
+    return " ".join(str(activity[name]) for name in ACTIVITIES)

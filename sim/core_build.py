@@ -13,6 +13,7 @@ from hw.boards import BOARDS
 from hw.memory_bus import CHUNK_BURSTS
 from isa import layer, registers
 from isa.geometry import Geometry
+from isa.trace import ACTIVITIES, EXCLUSIVE
 from sim import verilog
 from sim.harness import MODELS
 from sim.simulator import BUILD_ROOT, Built, build
@@ -50,6 +51,8 @@ def core_build(geometry: Geometry, simulator: str, netlist: tuple[Path, ...] = (
         "ADDRESS_BITS": layer.ADDRESS_BITS,
         "BUS_ADDRESS_BITS": registers.ADDRESS_BITS,
         "WORD_BITS": layer.SIZE_BITS + 1,
+        "ACTIVITIES": len(ACTIVITIES),
+        "EXCLUSIVE": sum(1 << ACTIVITIES.index(name) for name in EXCLUSIVE),
         "CORE_PS": core_ps(geometry),
     }
     if memory_mhz is not None:

@@ -42,13 +42,22 @@ class LayerCycles:
 
 
 @dataclass(frozen=True)
+class Tail:
+    """A frame from the end of its last layer to its own: cycles, and cycles by activity."""
+
+    cycles: int
+    activity: dict[str, int]
+
+
+@dataclass(frozen=True)
 class SimResult:
     """What the core computed, and how that compares with the golden model.
 
     ``logits``: int64 (N, classes), as read over the bus; of the last frame only if they were
     queued. ``cycles`` and ``counters``: perf counters of each frame, ``starts`` the cycles in which
     they were started. ``top``: for each frame (class, logit) of the largest logits. ``layers``:
-    layers computed in a frame, at most; ``layer_cycles``: for each frame what each of them took.
+    layers computed in a frame, at most; ``layer_cycles``: for each frame what each of them took,
+    ``tails`` what came after the last of them: together they are all of its cycles.
     ``end``: the cycle, counted from the reset, in which the last frame was done.
     ``startup``: the state that came of the image in the flash, with its error, if there was one.
     """
@@ -60,6 +69,7 @@ class SimResult:
     counters: list[dict[str, int]]
     layers: int
     layer_cycles: list[list[LayerCycles]]
+    tails: list[Tail]
     compared_values: int
     mismatches: int
     differences: list[str]
@@ -173,17 +183,17 @@ def collect(
         compared += comparison.compared + read
         mismatches += comparison.mismatches + len(wrong)
         differences += [str(difference) for difference in comparison.differences] + wrong
+    cycles = [result["counters"]["cycles"] for result in results]
+    layer_cycles = list(map(_layer_cycles, records, cycles))
     return SimResult(
         logits=np.array([row for result in results if (row := result["logits"])], np.int64),
         top=[[(index, logit) for index, logit in result["top"]] for result in results],
-        cycles=[result["counters"]["cycles"] for result in results],
+        cycles=cycles,
         starts=[result["started"] for result in results],
         counters=[result["counters"] for result in results],
         layers=max(len(frame.layers) for frame in expected),
-        layer_cycles=[
-            _layer_cycles(record, result["counters"]["cycles"])
-            for record, result in zip(records, results, strict=True)
-        ],
+        layer_cycles=layer_cycles,
+        tails=list(map(_tail, records, layer_cycles, cycles)),
         compared_values=compared,
         mismatches=mismatches,
         differences=differences[:KEEP],
@@ -223,3 +233,7 @@ def _layer_cycles(record: FrameRecord, cycles: int) -> list[LayerCycles]:
         layers.append(LayerCycles(item.index, item.kind, item.cycle - start, item.activity))
         start = item.cycle
     return layers
+
+
+def _tail(record: FrameRecord, layers: list[LayerCycles], cycles: int) -> Tail:
+    return Tail(cycles - sum(layer.cycles for layer in layers), record.activity)

@@ -204,7 +204,7 @@ def record_of(geometry: Geometry, frame: GoldenFrame) -> FrameRecord:
         cycle += max(len(record.addresses) for record in writes.values())
         activity = dict.fromkeys(ACTIVITIES, 0)
         layers.append(LayerRecord(layer.index, layer.kind, cycle, writes, activity))
-    return FrameRecord(layers, cycle + 1)
+    return FrameRecord(layers, cycle + 1, dict.fromkeys(ACTIVITIES, 0))
 
 
 @dataclass(frozen=True)

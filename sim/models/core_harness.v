@@ -2,8 +2,8 @@
 //
 // The bus and the interrupt are the bench's; +trace=PATH names the trace file, in the format of
 // isa/trace.py, +progress=PATH a file for a line with the number of cycles now and then. Macros give
-// the widths, POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS and WORD_BITS, and CORE_PS, the period
-// of the clock. With MEMORY_PS, the period of the memory's clock, there is an SDRAM, and a flash.
+// the widths, POST_LANES, LANES, ADDRESS_BITS, BUS_ADDRESS_BITS and WORD_BITS, the number of ACTIVITIES
+// that are counted, a mask of those that are EXCLUSIVE, and CORE_PS, the period of the clock. With MEMORY_PS, the period of the memory's clock, there is an SDRAM, and a flash.
 `timescale 1ns / 1ps
 
 module core_harness (
@@ -35,7 +35,7 @@ module core_harness (
     wire [16*`POST_LANES-1:0] feature;
     wire [24*`POST_LANES-1:0] logits;
     wire [2:0] kind;
-    wire [8:0] perf;
+    wire [`ACTIVITIES-1:0] perf;
 
     wire fed_valid;
     wire [`BUS_ADDRESS_BITS-1:0] fed_address;
@@ -155,14 +155,22 @@ module core_harness (
             $fflush(progress_file);
         end
 
-    // Cycles of each activity since the end of the last layer.
-    reg [31:0] counts [0:8];
-    integer i;
-    initial for (i = 0; i < 9; i = i + 1) counts[i] = 0;
+    // One of the exclusive activities in each cycle of a frame, none between frames; sums of all
+    // since the frame's start or the end of its last layer.
+    wire [`ACTIVITIES-1:0] exclusive = perf & `EXCLUSIVE;
+    reg [31:0] counts [0:`ACTIVITIES-1];
+    integer i, j;
+    initial for (i = 0; i < `ACTIVITIES; i = i + 1) counts[i] = 0;
     always @(posedge clk)
-        if (!rst)
-            for (i = 0; i < 9; i = i + 1)
-                counts[i] <= (layer_done || frame_done ? 32'd0 : counts[i]) + {31'd0, perf[i]};
+        if (!rst) begin
+            for (i = 0; i < `ACTIVITIES; i = i + 1)
+                counts[i] <= layer_done || frame_done || exclusive == 0
+                    ? 32'd0 : counts[i] + {31'd0, perf[i]};
+            if ((exclusive & (exclusive - 1)) != 0) begin
+                $display("Error: cycle %0d is counted more than once: perf %b", cycles, perf);
+                $fatal(1);
+            end
+        end
 
     // A signal that is x counts as set: the reader refuses the line.
     always @(posedge clk)
@@ -171,10 +179,12 @@ module core_harness (
             if (write_bits !== 1'b0) $fdisplay(file, "B %0h %0h %0h", bit_address, sub_word, bits);
             if (write_feature !== 1'b0) $fdisplay(file, "F %0h %0h", word, feature);
             if (write_logits !== 1'b0) $fdisplay(file, "L %0h %0h", word, logits);
-            if (layer_done !== 1'b0)
-                $fdisplay(file, "E %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d %0d", layer, kind,
-                    cycles, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5],
-                    counts[6], counts[7], counts[8]);
-            if (frame_done !== 1'b0) $fdisplay(file, "D %0d", cycles);
+            if (layer_done !== 1'b0) $fwrite(file, "E %0d %0d %0d", layer, kind, cycles);
+            if (frame_done !== 1'b0) $fwrite(file, "D %0d", cycles);
+            if (layer_done !== 1'b0 || frame_done !== 1'b0) begin
+                for (j = 0; j < `ACTIVITIES; j = j + 1)
+                    $fwrite(file, " %0d", counts[j] + {31'd0, perf[j]});
+                $fwrite(file, "\n");
+            end
         end
 endmodule

@@ -18,6 +18,7 @@ from isa.registers import Source
 from sim.core_build import CORE_MHZ, MEMORY_MHZ
 from sim.golden import Golden
 from sim.runner import simulate
+from tests.cycles import assert_explained
 from tests.geometries import MIDDLE_SDRAM
 from tests.networks import DEEP, SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
@@ -83,6 +84,7 @@ def test_overlapped_frames_equal_golden(compiled):
     """And take as long as estimated, part by part; so does a frame alone."""
     result = simulate(ULX3S_25F, compiled.image, random_frames(DEEP, 4))
     assert (result.mismatches, result.first) == (0, None)
+    assert_explained(result)
     assert result.cycles[1] == pytest.approx(frame_cycles(compiled.program), rel=0.01)
     assert result.cycles[1] == result.cycles[2]
     alone = simulate(ULX3S_25F, compiled.image, random_frames(DEEP, 1))
@@ -99,6 +101,7 @@ def test_overlapped_frames_from_an_sdram():
     compiled = compile_tensors(*random_checkpoint(DEEP), MIDDLE_SDRAM, stream_rate=rate)
     result = simulate(MIDDLE_SDRAM, compiled.image, random_frames(DEEP, 3))
     assert (result.mismatches, result.first) == (0, None)
+    assert_explained(result)
     assert compiled.report["overlap"]
     assert result.cycles[1] == pytest.approx(frame_cycles(compiled.program), rel=0.05)
 

@@ -91,8 +91,8 @@ def test_a_board_without_an_sdram_is_refused(geometry):
 def simulated(**changes):
     values = {
         "logits": np.zeros((1, 10), np.int64), "top": [], "cycles": [100] * 4, "counters": [],
-        "starts": [5, 205, 355, 505], "layers": 1, "layer_cycles": [], "compared_values": 5,
-        "mismatches": 0, "differences": [], "end": 600,
+        "starts": [5, 205, 355, 505], "layers": 1, "layer_cycles": [], "tails": [],
+        "compared_values": 5, "mismatches": 0, "differences": [], "end": 600,
     }  # fmt: skip
     return SimResult(**values | changes)
 

@@ -7,8 +7,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature
-from hw.control import CLASS_BITS, PERF, Control
+from hw.control import CLASS_BITS, Control
 from hw.loader import Loader
+from hw.perf import PERF
 from hw.source import LinkSource, RamSource, SourceMux
 from isa import checked, image
 from isa.fixed import LOGIT_BITS

@@ -4,7 +4,8 @@
 import pytest
 from amaranth.sim import Simulator
 
-from hw.control import PERF, PERF_REGISTERS, Control
+from hw.control import Control
+from hw.perf import LATENCY, PERF, PERF_REGISTERS
 from isa import checked, image
 from isa.geometry import TINY
 from isa.registers import (
@@ -550,12 +551,13 @@ def test_perf_counters_cover_the_frame():
             while ctx.get(dut.state) != State.RUNNING:
                 await ctx.tick()
             ctx.set(dut.frame_ok, 0)
-            for cycle in range(1, 101):  # the first cycle of the frame is cycle 1
-                for index, name in enumerate(names):
-                    ctx.set(dut.perf[name], cycle <= scale * (index + 1))
+            for cycle in range(1, 101 + LATENCY):  # the first cycle of the frame is cycle 1
+                at = cycle - LATENCY  # the levels are those of this cycle
+                for index, name in enumerate(names):  # up before the frame, and at both its ends
+                    tail = scale * (index + 1) - 1
+                    ctx.set(dut.perf[name], at <= 1 or at > 100 - tail)
                 ctx.set(dut.frame_done, cycle == 100)
                 await ctx.tick()
-            ctx.set(dut.frame_done, 0)
             for name in names:
                 ctx.set(dut.perf[name], 1)  # after the frame: not counted
             for _ in range(10):

@@ -241,7 +241,8 @@ def test_reducer_reads_sum_after_sum(kind):
         for _ in range(2):
             await start(ctx, dut)
             found = []
-            for _ in range(len(expected) + 5):
+            for cycle in range(len(expected) + 5):
+                assert ctx.get(dut.working) == (cycle < len(expected))
                 if ctx.get(dut.read):
                     place = ctx.get(dut.address), bool(ctx.get(dut.first)), bool(ctx.get(dut.last))
                     found.append(place)

@@ -213,9 +213,19 @@ def test_step_walker_follows_the_loops(case, stalled):
     found = []
     finished = False
 
+    activity = []  # what the walker says of each cycle until it decides on its last step
+
     async def watch(ctx):
+        waits = dut.wait_input, dut.wait_output, dut.wait_weights
         while not finished:
-            _, _, valid, step = await ctx.tick().sample(dut.step_valid, dut.step)
+            _, _, valid, step, preparing, working, *waiting = await ctx.tick().sample(
+                dut.step_valid, dut.step, dut.preparing, dut.working, *waits
+            )
+            assert sum((preparing, *waiting)) <= 1
+            assert working or not sum(waiting)
+            assert not (working and preparing)
+            if preparing or working:
+                activity.append("preparing" if preparing else "waits" if sum(waiting) else "steps")
             if valid:
                 found.append(
                     {name: step[name] for name in expected[0] if name != "border"}
@@ -251,6 +261,9 @@ def test_step_walker_follows_the_loops(case, stalled):
 
     simulate(dut, bench, watch, deadline_cycles=30000)
     assert len(found) == len(expected)
+    assert activity.count("steps") == len(expected)
+    assert activity.count("preparing") == layer["pad"] + 1
+    assert activity.count("waits") > 0 or not stalled
     for number, (step, right) in enumerate(zip(found, expected, strict=True)):
         if right["address"] is None:
             step["address"] = None

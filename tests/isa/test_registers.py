@@ -1,12 +1,23 @@
 """No two registers or windows share an address, in any geometry."""
 
+import re
 from itertools import pairwise
 
 import pytest
 
-from isa import link
+from isa import link, registers
 from isa.geometry import GEOMETRIES
-from isa.registers import ADDRESS_BITS, CONTROL, PORTS, ErrorCode, Register, Source, State
+from isa.registers import (
+    ADDRESS_BITS,
+    CONTROL,
+    COUNTERS,
+    EXCLUSIVE,
+    PORTS,
+    ErrorCode,
+    Register,
+    Source,
+    State,
+)
 from isa.trace import ACTIVITIES
 
 
@@ -40,9 +51,22 @@ def test_ports():
 
 
 def test_perf_counters_follow_each_other():
-    names = [Register(Register.CYCLES + 1 + i).name.lower() for i in range(len(ACTIVITIES))]
-    assert names == ["binary_cycles", *ACTIVITIES[1:]]
-    assert names[0].removesuffix("_cycles") == ACTIVITIES[0].removesuffix("_layer")
+    """In an order that never changes: drivers read them in one go."""
+    names = [register.name.lower() for register in COUNTERS]
+    assert names == [
+        "cycles", "binary_cycles", "array_busy", "mac_busy", "wait_weights", "wait_input",
+        "wait_post", "wait_load", "stream_busy", "wait_stream", "reduce_busy", "begin_layer",
+        "drain_layer", "scan_logits", "wait_crc",
+    ]  # fmt: skip
+    assert [int(register) for register in COUNTERS] == list(range(0x10, 0x1F))
+    assert names[2:] == list(ACTIVITIES[1:])
+    assert ACTIVITIES[0] == "binary_layer"
+
+
+def test_every_exclusive_counter_is_described():
+    """In the text at the beginning, which the contract quotes, in the same order."""
+    described = re.findall("^    ([A-Z_]+)  ", registers.__doc__, re.MULTILINE)
+    assert described == [register.name for register in EXCLUSIVE]
 
 
 def test_control_bits():

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 
 from compiler.pipeline import compile_tensors
+from hw.result import Result
+from isa import checked
 from isa.flash import combine
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
-from isa.image import HEADER_WORDS, Packet, PacketType, build, words_to_bytes
-from isa.layer import LayerKind
+from isa.image import HEADER_WORDS, LAYER_TYPES, Packet, PacketType, build, words_to_bytes
+from isa.layer import LAYER, LayerKind
 from isa.registers import NO_CLASS, ErrorCode, Source, State
+from isa.trace import EXCLUSIVE
 from sim.golden import Golden, GoldenError
 from sim.runner import collect, simulate, top_classes
 from sim.session import COUNTERS, Job
 from sim.simulator import SimulationError
 from sim.surroundings import Flash, Stalls
 from sim.trace import record_of
+from tests.cycles import assert_explained
 from tests.geometries import TINY_SDRAM, TINY_STEM
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 from tests.parts import overlapped
@@ -121,7 +125,8 @@ def test_refuses_before_it_builds():
 
 
 def run(geometry, network, count=2, **options):
-    """Simulates ``count`` frames; all that the core writes must be as the golden model says."""
+    """Simulates ``count`` frames; all that the core writes must be as the golden model says, and
+    every cycle must be counted once."""
     result = simulate(
         geometry, compiled(network, geometry), random_frames(network, count), **options
     )
@@ -129,6 +134,7 @@ def run(geometry, network, count=2, **options):
     assert result.mismatches == 0
     assert result.compared_values > 100 * count
     assert len(result.cycles) == count
+    assert_explained(result)
     return result
 
 
@@ -285,13 +291,43 @@ def test_icarus_agrees_to_the_cycle():
     assert slow.layer_cycles == fast.layer_cycles
 
 
-def test_counters_add_up():
-    result = run(TINY, small_network("odd-channels"))
-    for counters, layers in zip(result.counters, result.layer_cycles, strict=True):
-        assert sum(layer.cycles for layer in layers) <= counters["cycles"]
-        for name in ("array_busy", "mac_busy", "wait_weights"):
-            assert sum(layer.activity[name] for layer in layers) == counters[name]
-        assert 0 < counters["array_busy"] < counters["binary_layer"]
+def working_cycles(fields):
+    """Which counter counts a layer's work, and how much of that there is."""
+    kind, pixels = LayerKind(fields["kind"]), fields["out_width"] * fields["out_height"]
+    if kind in (LayerKind.POOL, LayerKind.MEAN):
+        return "reduce_busy", fields["inner"] * pixels * (4 if kind is LayerKind.POOL else 1)
+    unit = "array_busy" if kind is LayerKind.BINARY else "mac_busy"
+    return unit, fields["tiles"] * fields["kernel_rows"] * fields["inner"] * pixels
+
+
+def test_counters_tell_work_from_waiting():
+    """Work is what the descriptors say, in every kind of layer; each kind of wait occurs."""
+    network = small_network("one-tile")
+    image = compiled(network, TINY_STEM)
+    layers = [
+        checked.from_words(LAYER, packet.payload)
+        for packet in image.packets
+        if packet.type in LAYER_TYPES
+    ]
+    assert {LayerKind(fields["kind"]) for fields in layers} == set(LayerKind)
+    result = run(TINY_STEM, network, stalls=Stalls("heavy", 5, late_input=True))
+    works = ("array_busy", "mac_busy", "reduce_busy")
+    for found, tail in zip(result.layer_cycles, result.tails, strict=True):
+        for fields, layer in zip(layers, found, strict=True):
+            assert {name: layer.activity[name] for name in works if layer.activity[name]} == dict(
+                [working_cycles(fields)]
+            )
+            binary = layer.kind is LayerKind.BINARY
+            # Those of its cycles in which its descriptor had not come count for no kind of layer.
+            missing = layer.activity["wait_load"] + 1
+            assert layer.activity["binary_layer"] == (layer.cycles - missing if binary else 0)
+            assert layer.activity["wait_input"] == 0 or layer.kind is LayerKind.STEM
+            assert layer.activity["begin_layer"] >= 4
+            assert layer.activity["drain_layer"] > 0
+        scan = network.classes + Result.SCAN_LATENCY + 1
+        assert tail.activity["scan_logits"] == scan
+        assert tail.activity["wait_crc"] == tail.cycles - scan > 0
+    assert all(result.counters[0][name] for name in EXCLUSIVE)
 
 
 def test_core_reports_a_corrupt_image(tmp_path):
@@ -336,6 +372,7 @@ def test_frames_overlap(name, rows, stalls, geometry):
     frames = random_frames(network, 4)
     result = simulate(geometry, image, frames, stalls=stalls)
     assert (result.mismatches, result.first) == (0, None)
+    assert_explained(result)
     # One with its own stem and the next one's, two with the next one's, and one without any.
     parts = -(-network.map_size[0] // rows)
     stems = [[c for c in cycles if c.kind is LayerKind.STEM] for cycles in result.layer_cycles]

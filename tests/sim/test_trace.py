@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compiler.pipeline import compile_tensors
-from hw.control import PERF
+from hw.perf import PERF
 from isa.geometry import GEOMETRIES, TINY
 from isa.layer import LayerKind
 from isa.trace import ACTIVITIES, Memory, read_trace, write_trace
