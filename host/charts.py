@@ -37,6 +37,20 @@ class Bar:
     text: str
 
 
+#: Of a bar: label, value, CSS class.
+Part = tuple[str, float, str]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """One bar that is cut into parts, and the text at its end."""
+
+    label: str
+    value: float
+    parts: Sequence[Part]
+    text: str
+
+
 @dataclass(frozen=True)
 class LayerRow:
     """One layer: cycles (simulated or, with ``estimated``, the compiler's), and what each unit
@@ -93,17 +107,46 @@ def bars(rows: Sequence[Bar], title: str) -> str:
     return _svg(len(rows) * ROW_HEIGHT + 6, body, title)
 
 
-def stacked(parts: Sequence[tuple[str, float, str]], title: str) -> str:
-    """One bar cut into (label, value, CSS class) parts, with a legend below it."""
+def stacked(parts: Sequence[Part], title: str) -> str:
+    """One bar cut into parts, with a legend below it."""
     total = sum(value for _, value, _ in parts) or 1
-    body, x = [], 0.0
+    labelled = [(f"{label} {value:,.0f} ({value / total:.0%})", css) for label, value, css in parts]
+    key, height = _key(labelled, 44.0)
+    return _svg(height, [*_cut(0, 4, WIDTH / total, parts), *key], title)
+
+
+def shares(rows: Sequence[Shares], title: str) -> str:
+    """A bar for each row, as long as its value and cut into its parts, with a legend below."""
+    longest = max([row.value for row in rows] + [1])
+    scale = PLOT_WIDTH / longest
+    body: list[str] = []
+    for index, row in enumerate(rows):
+        y = index * ROW_HEIGHT + 6
+        body += [
+            _label(y, row.label),
+            *_cut(LABEL_WIDTH, y, scale, row.parts),
+            _text(LABEL_WIDTH + PLOT_WIDTH + 10, y + 11, row.text),
+        ]
+    used = dict.fromkeys((label, css) for row in rows for label, _, css in row.parts)
+    key, height = _key(list(used), len(rows) * ROW_HEIGHT + 24.0)
+    return _svg(height, [*body, *key], title)
+
+
+def _cut(x: float, y: float, scale: float, parts: Sequence[Part]) -> list[str]:
+    """The parts of one bar, a gap between those that are wide enough for one."""
+    body = []
     for label, value, css in parts:
-        width = WIDTH * value / total
-        body.append(_rect(x, 4, max(width - 1, 0), css, f"{label}: {value:,.0f}"))
+        width = value * scale
+        gap = 1 if width > 3 else 0
+        body.append(_rect(x, y, width - gap, css, f"{label}: {value:,.0f}"))
         x += width
-    x, y = 0.0, 44.0
-    for label, value, css in parts:
-        text = f"{label} {value:,.0f} ({value / total:.0%})"
+    return body
+
+
+def _key(labelled: Sequence[tuple[str, str]], y: float) -> tuple[list[str], float]:
+    """Coloured squares with their labels, from height ``y`` on; and where they end."""
+    body, x = [], 0.0
+    for text, css in labelled:
         width = 30 + 7.2 * len(text)
         if x + width > WIDTH:
             x, y = 0.0, y + 22
@@ -112,7 +155,7 @@ def stacked(parts: Sequence[tuple[str, float, str]], title: str) -> str:
             _text(x + 16, y, text),
         ]
         x += width
-    return _svg(y + 10, body, title)
+    return body, y + 10
 
 
 def layers(rows: Sequence[LayerRow], title: str) -> str:

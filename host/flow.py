@@ -99,4 +99,5 @@ def measure(geometry: Geometry, image: Image, *, simulator: str = "verilator") -
     layers = [LayerMeasured(layer.cycles, layer.activity) for layer in result.layer_cycles[STEADY]]
     counters = dict(result.counters[STEADY])
     counters["binary_cycles"] = counters.pop("binary_layer")  # the register's name
-    return Measured(result.cycles[STEADY], counters, layers)
+    tail = LayerMeasured(result.tails[STEADY].cycles, result.tails[STEADY].activity)
+    return Measured(result.cycles[STEADY], counters, layers, tail)

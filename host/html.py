@@ -15,6 +15,24 @@ BOUND = {
     "stream_efficiency": "of the stream's peak is used, in layers that it bounds",
 }
 
+#: What every cycle of a frame is one of: a text and a CSS class for each counter, work first.
+CYCLES = {
+    "array_busy": ("XNOR array works", "xnor"),
+    "mac_busy": ("MAC array works", "mac"),
+    "reduce_busy": ("averages", "fill"),
+    "wait_weights": ("waits for weights", "stream"),
+    "wait_input": ("waits for input", "over"),
+    "wait_post": ("waits for post-process", "post"),
+    "wait_load": ("waits for a descriptor", "residual"),
+    "begin_layer": ("layer begins", "begin"),
+    "drain_layer": ("last results drain", "drain"),
+    "scan_logits": ("largest logits", "scan"),
+    "wait_crc": ("waits for the CRC", "crc"),
+}
+#: The image's stream, a count of its own.
+STREAM = {"stream_busy": "words come", "wait_stream": "waits for words"}
+NOT_COUNTED = ("not counted", "soft")  # by gateware of an earlier version
+
 Report = Mapping[str, Any]
 
 
@@ -93,21 +111,38 @@ def _sections(report: Report) -> list[str]:
             )
         )
     if any(layer.get("activity") for layer in layers):
+        counted = [*layers, *_tail(report)]
         sections.append(
             _section(
                 "Where the cycles of each layer went",
-                "Counted in simulation; activities of different units may overlap.",
-                _activity_table(layers),
+                "Counted in simulation, from the end of the layer before: each cycle is in one "
+                "column. Averages: 2x2 of the shortcuts, and the global sum. A layer that waits "
+                "for weights waits for the image's stream, or for a ring of weights too small to "
+                "hold more of them ahead; one that waits for post-process has blocks that are "
+                "computed faster than their results are drained. The last two columns count the "
+                "stream at the same time: words that come, and cycles that it has room for one.",
+                charts.shares(
+                    [
+                        charts.Shares(
+                            _name(layer),
+                            layer["cycles"],
+                            _where(layer["activity"], layer["cycles"]),
+                            f"{layer['cycles']:,} cycles",
+                        )
+                        for layer in counted
+                    ],
+                    "Where the cycles of each layer went",
+                ),
+                _activity_table(counted),
             )
         )
     if counters:
         sections.append(
             _section(
                 "Where the cycles went",
-                "Counted by the gateware over one frame in steady state. Averages: 2x2 of the "
-                "shortcuts, and the global sum. Waits may overlap work of another unit; other is "
-                "what no counter covers: starting and draining layers.",
-                charts.stacked(_where(counters, layers), "Where the cycles went"),
+                "Counted by the gateware over one frame in steady state: each cycle once. The "
+                "counters of the stream, and that of the binary layers' cycles, count beside.",
+                charts.stacked(_where(counters, counters["cycles"]), "Where the cycles went"),
                 _counter_table(counters),
             )
         )
@@ -183,14 +218,25 @@ def _layer_table(layers: Sequence[Mapping[str, Any]]) -> str:
     return _table(head, rows)
 
 
+def _tail(report: Report) -> list[dict[str, Any]]:
+    """What comes after the last layer, as if it were one."""
+    tail = report.get("tail")
+    return [{"name": "frame's end", **tail}] if tail else []
+
+
 def _activity_table(layers: Sequence[Mapping[str, Any]]) -> str:
-    names = list(layers[0]["activity"])
-    head = ["layer", "cycles", *(name.replace("_", " ") for name in names)]
+    """Without the columns in which nothing was counted."""
+    labels = {name: label for name, (label, _) in CYCLES.items()} | STREAM
+    names = [n for n in labels if any(layer["activity"].get(n) for layer in layers)]
     rows = [
-        [_name(layer), _number(layer["cycles"]), *(_number(layer["activity"][n]) for n in names)]
+        [
+            _name(layer),
+            _number(layer["cycles"]),
+            *(_number(layer["activity"].get(name) or None) for name in names),
+        ]
         for layer in layers
     ]
-    return _table(head, rows)
+    return _table(["layer", "cycles", *(labels[name] for name in names)], rows)
 
 
 def _counter_table(counters: Mapping[str, int]) -> str:
@@ -212,22 +258,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>'
 
 
-def _where(
-    counters: Mapping[str, int], layers: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, float, str]]:
-    """The frame's cycles cut into work and waits; what remains is `other`."""
-    reductions = [layer["cycles"] or 0 for layer in layers if layer["kind"] in ("POOL", "MEAN")]
-    parts = [
-        ("XNOR array works", counters["array_busy"], "xnor"),
-        ("MAC array works", counters["mac_busy"], "mac"),
-        ("averages", sum(reductions), "fill"),
-        ("waits for weights", counters["wait_weights"], "stream"),
-        ("waits for input", counters["wait_input"], "over"),
-        ("waits for post-process", counters["wait_post"], "post"),
-        ("waits for a descriptor", counters["wait_load"], "residual"),
-    ]
-    rest = counters["cycles"] - sum(value for _, value, _ in parts)
-    parts.append(("other", max(rest, 0), "soft"))
+def _where(counts: Mapping[str, int], cycles: int) -> list[charts.Part]:
+    """The cycles of a frame or a layer, cut into work and waits."""
+    parts = [(label, counts.get(name, 0), css) for name, (label, css) in CYCLES.items()]
+    label, css = NOT_COUNTED
+    parts.append((label, max(cycles - sum(value for _, value, _ in parts), 0), css))
     return [(label, float(value), css) for label, value, css in parts if value]
 
 

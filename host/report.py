@@ -28,12 +28,13 @@ class Measured:
     """One frame of RTL simulation in steady state.
 
     ``counters``: the perf counters by lower-case register name. ``layers``: in order of execution;
-    empty if unknown.
+    empty if unknown. ``tail``: what came after the last of them.
     """
 
     cycles: int
     counters: Mapping[str, int]
     layers: Sequence[LayerMeasured] = ()
+    tail: LayerMeasured | None = None
 
 
 def share(part: float, whole: float) -> float | None:
@@ -93,6 +94,7 @@ def build_report(
         "overlap": compiled["overlap"],
         "stream_peak": stream_peak,
         "layers": layers,
+        "tail": None if measured.tail is None else vars(measured.tail),
         "memory": compiled["memory"],
     }
 

@@ -10,6 +10,7 @@ import pytest
 
 from host import cli, flow
 from host.errors import UserError
+from host.report import LayerMeasured
 from isa.checkpoint import write_checkpoint
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import parse, words_to_bytes
@@ -30,6 +31,7 @@ def sim_result(layers, **changes):
         "cycles": [2000, 1500, 1300],
         "counters": [{}, {"cycles": 1500, **counters}, {}],
         "layer_cycles": [[], [layer] * layers, []],
+        "tails": [None, SimpleNamespace(cycles=12, activity={"scan_logits": 12}), None],
         "mismatches": 0,
         "first": None,
     }
@@ -162,6 +164,7 @@ def test_measure_takes_the_middle_frame(stage, monkeypatch):
     assert measured.cycles == 1500
     assert measured.counters["binary_cycles"] == 10
     assert [layer.cycles for layer in measured.layers] == [100, 100]
+    assert measured.tail == LayerMeasured(12, {"scan_logits": 12})
     stage.result = lambda layers: sim_result(layers, mismatches=1, first="x")
     with pytest.raises(UserError, match="must equal the golden model, but: x"):
         flow.measure(TINY, image)

@@ -10,10 +10,11 @@ import pytest
 from compiler.pipeline import compile_tensors
 from host import numbers
 from host.errors import UserError
-from host.html import percent, render
+from host.html import CYCLES, percent, render
 from host.report import LayerMeasured, Measured, build_report, find_reports, read_report
 from isa.geometry import ULX3S_25F
 from isa.network import CheckpointInfo
+from isa.trace import ACTIVITIES, EXCLUSIVE
 from tests.networks import DEEP, random_checkpoint, small_network
 
 COUNTERS = {
@@ -25,6 +26,13 @@ COUNTERS = {
     "wait_input": 0,
     "wait_post": 120,
     "wait_load": 40,
+    "stream_busy": 4_000,
+    "wait_stream": 500,
+    "reduce_busy": 1_100,
+    "begin_layer": 50,
+    "drain_layer": 270,
+    "scan_logits": 19,
+    "wait_crc": 1,
 }
 BUILD = SimpleNamespace(
     fmax_mhz=72.5,
@@ -150,6 +158,52 @@ def test_parts_of_a_layer_are_summed():
     assert "blocks.0 (next frame)" not in page
 
 
+def test_every_cycle_of_a_layer_is_in_one_column(compiled):
+    """And in one part of its bar, the frame's end as well; what never occurs has neither."""
+    assert set(CYCLES) == set(EXCLUSIVE)
+    activity = dict.fromkeys(ACTIVITIES, 0) | {
+        "mac_busy": 1000, "wait_weights": 234, "wait_post": 50, "begin_layer": 6, "drain_layer": 40,
+        "stream_busy": 777, "wait_stream": 300,
+    }  # fmt: skip
+    end = dict.fromkeys(ACTIVITIES, 0) | {"scan_logits": 15, "wait_crc": 2}
+    layers = [LayerMeasured(1330, activity)] * len(compiled.report["order"])
+    report = build_report(
+        model="x", geometry=ULX3S_25F, checkpoint="x",
+        info=CheckpointInfo(small_network("plain"), None), image_bytes=4,
+        compiled=compiled.report, build=BUILD,
+        measured=Measured(10_000, COUNTERS, layers, LayerMeasured(17, end)),
+    )  # fmt: skip
+    assert report["layers"][3]["activity"] == activity
+    assert report["tail"] == {"cycles": 17, "activity": end}
+    assert json.loads(json.dumps(report)) == report
+    section = (
+        render(report).split("Where the cycles of each layer went", 1)[1].split("</section>")[0]
+    )
+    head, first, *_, last = section.split("<tr>")[1:]
+    columns = [part.split("</th>")[0] for part in head.split("<th>")[1:]]
+    assert columns == [
+        "layer", "cycles", "MAC array works", "waits for weights", "waits for post-process",
+        "layer begins", "last results drain", "largest logits", "waits for the CRC",
+        "words come", "waits for words",
+    ]  # fmt: skip
+    cells = [part.split("</td>")[0] for part in first.split("<td>")[1:]]
+    assert cells == ["stem", "1,330", "1,000", "234", "50", "6", "40", "", "", "777", "300"]
+    cells = [part.split("</td>")[0] for part in last.split("<td>")[1:]]
+    assert cells == ["frame&#x27;s end", "17", *[""] * 5, "15", "2", "", ""]
+    bars = section.split("</svg>")[0]
+    assert bars.count("<title>waits for weights: 234</title>") == len(layers)
+    assert bars.count("<title>largest logits: 15</title>") == 1
+    assert "not counted" not in render(report)
+    assert len(checked_charts(render(report))) == 6
+
+
+def test_reports_of_earlier_versions_say_what_was_not_counted(report):
+    old = {**report, "counters": {"cycles": 10_000, "array_busy": 7_200, "mac_busy": 900}}
+    del old["tail"]
+    assert "not counted: 1,900" in render(old)
+    assert "not counted" not in render(report)
+
+
 class Checker(HTMLParser):
     """Every element is closed, nothing is fetched."""
 
@@ -187,10 +241,9 @@ def test_the_page_is_complete_and_self_contained(report):
         assert text in page
 
 
-def test_charts_are_well_formed_and_inside_their_box(report):
-    page = render(report)
+def checked_charts(page):
+    """All of them, well formed and inside their boxes."""
     charts = [part.split("</svg>")[0] + "</svg>" for part in page.split("<svg")[1:]]
-    assert len(charts) == 5
     for chart in charts:
         root = ET.fromstring("<svg" + chart)
         width, height = (float(value) for value in root.get("viewBox").split()[2:])
@@ -198,6 +251,11 @@ def test_charts_are_well_formed_and_inside_their_box(report):
             x, y, w, h = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
             assert -2 <= x <= x + w <= width + 2
             assert -3 <= y <= y + h <= height + 3
+    return charts
+
+
+def test_charts_are_well_formed_and_inside_their_box(report):
+    assert len(checked_charts(render(report))) == 5
 
 
 def test_percent():
