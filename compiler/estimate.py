@@ -74,6 +74,11 @@ def packet_words(layer: Layer, geometry: Geometry) -> int:
     return words
 
 
+def packet_count(layer: Layer) -> int:
+    """The layer's packets in the image."""
+    return 1 + (2 * layer.tiles.count if layer.tiles is not None else 0)
+
+
 def input_words(stem: Layer) -> int:
     """Words of pixels that the stem, or a part of one, reads for the first time."""
     rows = stem.out_size[0] * stem.stride
@@ -202,7 +207,9 @@ class Timeline:
 
     def skip(self, layer: Layer) -> None:
         """The layer's packets pass, and it is not computed."""
-        self._stream.take(packet_words(layer, self._geometry))
+        stream = self._stream
+        stream.take(packet_words(layer, self._geometry))
+        stream.wait(stream.now + packet_count(layer))
 
     def run(self, layer: Layer) -> LayerEstimate:
         timing, begun = self._timing, self._begun

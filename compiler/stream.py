@@ -56,19 +56,26 @@ class Stream:
             self._waiting = min(self._queue, self._waiting + arrived)
             self.now = until
 
+    def header(self) -> None:
+        """A packet's header: a word, and a cycle in which it is judged."""
+        self.take(1)
+        self.wait(self.now + 1)
+
     def layer(self, not_before: float) -> float:
         """A LAYER packet, accepted from ``not_before`` on; the time it is complete."""
         self.wait(not_before)
-        return self.take(1 + LAYER_WORDS)
+        self.header()
+        return self.take(LAYER_WORDS)
 
     def parameters(self, words: int) -> float:
         """A PARAMS packet, into the bank that the tile before the last one had."""
         self.wait(self._banks.popleft())
-        return self.take(1 + words)
+        self.header()
+        return self.take(words)
 
     def weights(self, sets: int, words: int) -> list[float]:
         """A WEIGHTS packet of sets of so many words of the ring: when each of them is there."""
-        self.take(1)
+        self.header()
         arrivals = []
         for _ in range(sets):
             while self._used + words > self._ring_words:

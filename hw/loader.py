@@ -1,15 +1,17 @@
 """Takes the image stream apart, checks it, and hands descriptors, parameters and weights on.
 
-One stream word a cycle enters a register, `word`, and leaves it in the same cycle in which it is
-checked, counted by the CRCs and delivered. A packet's payload is delivered only once its header
-has proved right: the header's verdict is known when its first payload word stands in the register.
+One stream word a cycle enters a register, `word`, and leaves it when it is delivered or dropped. A
+cycle later it stands in `past`, where it is counted by the CRCs and judged. A packet costs a cycle
+beside its words: its payload goes on once its header has proved right, and by then registers say
+where to, so that hardly anything decides whether a word is taken.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import crc, data, enum, fifo, stream, wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out
 
+from hw.assembler import WordAssembler
 from hw.source import SourceSignature
 from isa.bits import WORD_BITS
 from isa.image import (
@@ -35,51 +37,6 @@ def _crc8(covered):
         Cat(bit for bit, value in zip(covered, of_bit, strict=True) if value >> i & 1).xor()
         for i in range(PACKET["crc8"].width)
     )
-
-
-def _ports(words):
-    return words.payload, words.valid, words.ready
-
-
-class WordAssembler(wiring.Component):
-    """Joins 32-bit words into items of `shape`, least significant word first.
-
-    Takes a word a cycle as long as items are taken; an item appears the cycle after its last word.
-    """
-
-    def __init__(self, shape):
-        self._shape = shape
-        super().__init__(
-            {"words": In(stream.Signature(WORD_BITS)), "items": Out(stream.Signature(shape))}
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        payload = Value.cast(self.items.payload)
-        count = -(-len(payload) // WORD_BITS)
-        earlier = Signal(WORD_BITS * (count - 1), reset_less=True)
-        item = Signal(len(payload), reset_less=True)
-        m.d.comb += payload.eq(item)
-        index = Signal(range(count))
-        complete = Signal()
-        m.d.comb += complete.eq(index == count - 1)
-        if count > 1:
-            # An item leaves while the next is gathered, so `items.ready` need not come this far.
-            m.d.comb += self.words.ready.eq(~complete | ~self.items.valid)
-        else:
-            m.d.comb += self.words.ready.eq(~self.items.valid | self.items.ready)
-        with m.If(self.items.ready):
-            m.d.sync += self.items.valid.eq(0)
-        with m.If(self.words.valid & self.words.ready):
-            m.d.sync += index.eq(Mux(complete, 0, index + 1))
-            with m.If(complete):
-                m.d.sync += [
-                    item.eq(Cat(earlier, self.words.payload)),
-                    self.items.valid.eq(1),
-                ]
-            with m.Else():
-                m.d.sync += earlier.eq(Cat(earlier, self.words.payload)[WORD_BITS:])
-        return m
 
 
 class Loader(wiring.Component):
@@ -108,16 +65,18 @@ class Loader(wiring.Component):
     progress : Out(1)
         A word was taken.
     stream_busy, wait_stream : Out(1)
-        The source gave a word; there was room for one, and it gave none. A cycle late.
+        The source gave a word; one would have gone on, and it gave none. A cycle late.
     """
 
     DESCRIPTOR_WORDS = 16  # with those in the assembler, room for three descriptors
 
-    class State(enum.Enum, shape=2):
+    class State(enum.Enum, shape=3):
         IDLE = 0
-        HEADER = 1
-        PACKET = 2
-        PAYLOAD = 3
+        PACKET = 1  # a packet's header is awaited
+        JUDGE = 2
+        WORDS = 3  # the image's header, or a packet's payload
+        COMPARE = 4  # the last of them was a CRC-32
+        VERDICT = 5
 
     def __init__(self, *, geometry):
         self._geometry = geometry
@@ -165,25 +124,30 @@ class Loader(wiring.Component):
             descriptors.words.valid.eq(queue.r_rdy),
             queue.r_en.eq(descriptors.words.ready),
         ]
+        queue_room = Signal()  # for the next word, whatever goes there in two cycles meanwhile
+        m.d.sync += queue_room.eq(queue.w_level <= self.DESCRIPTOR_WORDS - 3)
 
         # Input register
         state = Signal(State)
-        muted = Signal()  # checking: nothing is delivered
         word = Signal(WORD_BITS, reset_less=True)
         word_valid = Signal()
         # The word behind it, so that `take` need not reach the source in the same cycle.
         spare = Signal(WORD_BITS, reset_less=True)
         spare_valid = Signal()
+        # The one that was taken in the cycle before.
+        past = Signal(WORD_BITS, reset_less=True)
+        past_valid = Signal()
         arrives = Signal()
-        take = Signal()  # `word` is used up
-        command = self.check | self.start
+        goes = Signal()  # a word would be used up
+        take = Signal()  # `word` is
         m.d.comb += [
-            source.rewind.eq(command),
+            source.rewind.eq(self.check | self.start),
             source.address.eq(Mux(self.start, HEADER_WORDS, 0)),
-            source.words.ready.eq((state != State.IDLE) & ~spare_valid),
+            source.words.ready.eq(self.busy & ~spare_valid),
             arrives.eq(source.words.valid & source.words.ready),
-            self.busy.eq(state != State.IDLE),
         ]
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(source.words.payload)
         with m.If(~word_valid | take):
             m.d.sync += [
                 word.eq(Mux(spare_valid, spare, source.words.payload)),
@@ -191,176 +155,207 @@ class Loader(wiring.Component):
                 spare_valid.eq(0),
             ]
         with m.Elif(arrives):
-            m.d.sync += [spare.eq(source.words.payload), spare_valid.eq(1)]
+            m.d.sync += spare_valid.eq(1)
+        with m.If(~self.busy):
+            m.d.sync += [word_valid.eq(0), spare_valid.eq(0)]
         m.d.sync += [
-            self.progress.eq(take),
+            past.eq(word),
+            past_valid.eq(take),
             self.stream_busy.eq(arrives),
-            self.wait_stream.eq(source.words.ready & ~arrives & (~word_valid | take)),
+            self.wait_stream.eq(source.words.ready & ~arrives & goes),
         ]
+        m.d.comb += self.progress.eq(past_valid)
 
-        # CRCs
-        m.submodules.crc32 = crc32 = crc.Processor(catalog.CRC32_ISO_HDLC(WORD_BITS))
-        restart = Signal()  # the next word is the first that the CRC-32 counts
-        crc32_match = Signal()
+        # Where words go; what goes nowhere is dropped. `goes` is worked out a cycle ahead: nothing
+        # but two registers decides whether a word is taken.
+        streams = (
+            (LAYER_TYPES, queue.w_data, queue.w_en, queue_room),
+            ((PacketType.PARAMS,), params.words.payload, params.words.valid, params.room),
+            ((PacketType.WEIGHTS,), weights.words.payload, weights.words.valid, weights.room),
+        )
+        chosen, rooms = Signal(len(streams)), Signal(len(streams))
+        dropped = Signal()
+        for number, (_, payload, valid, room) in enumerate(streams):
+            m.d.comb += [
+                payload.eq(word),
+                valid.eq(take & chosen[number]),
+                rooms[number].eq(room),
+            ]
+        m.d.comb += take.eq(word_valid & goes)
+        m.d.sync += goes.eq(dropped | (chosen & rooms).any())
+
+        # CRC-32, and what it is compared with
+        begins = Signal()  # the image's header or a frame section does, with the next word
+        crc32 = crc.Processor(catalog.CRC32_ISO_HDLC(WORD_BITS))
+        m.submodules.crc32 = ResetInserter(begins)(crc32)
+        crc32_right, crc32_named, counts_right = Signal(), Signal(), Signal()
+        frame_left = Signal.like(self.frame_words)  # words of the frame section, from `past` on
+        layers = Signal(HEADER["layers"].shape)
+        layers_left = Signal.like(layers)
         m.d.comb += [
-            crc32.data.eq(word),
-            crc32.valid.eq(take),
-            crc32.start.eq(restart),
-            crc32_match.eq(crc32.crc == word),
+            crc32.data.eq(past),
+            crc32.valid.eq(past_valid),
         ]
-        with m.If(take):
-            m.d.sync += restart.eq(0)
-
-        # Results: pulses and the frame's verdict
-        m.d.sync += [self.checked.eq(0), self.error_valid.eq(0)]
-
-        def fail(code):
-            return [self.error.eq(code), self.error_valid.eq(1), state.eq(State.IDLE)]
+        m.d.sync += [
+            crc32_right.eq(crc32.crc == past),
+            crc32_named.eq(self.frame_crc32 == past),
+            counts_right.eq((frame_left == 1) & (layers_left == 0)),
+        ]
+        with m.If(past_valid):
+            m.d.sync += frame_left.eq(frame_left - 1)
+        with m.If(begins):
+            m.d.sync += [frame_left.eq(self.frame_words), layers_left.eq(layers)]
 
         # Header: fields are kept as they pass, and judged when the CRC is known to be right
+        in_header = Signal()
         index = Signal(range(HEADER_WORDS))
-        layers = Signal(HEADER["layers"].shape)
-        foreign_version = Signal()
-        foreign_geometry = Signal()
+        foreign_magic, foreign_version, foreign_geometry = Signal(), Signal(), Signal()
 
         def header_field(name):
             field = HEADER[name]
             position, shift = divmod(field.offset, WORD_BITS)
-            return index == position, word[shift : shift + field.width]
+            return index == position, past[shift : shift + field.width]
 
-        # Packets
-        header = data.View(PACKET, word)
-        kind = Signal(PacketType, init=PacketType.END)
+        with m.If(in_header & past_valid):
+            m.d.sync += index.eq(index + 1)
+            for name, target in (
+                ("classes", self.classes),
+                ("frame_words", self.frame_words),
+                ("frame_crc32", self.frame_crc32),
+                ("layers", layers),
+            ):
+                here, value = header_field(name)
+                with m.If(here):
+                    m.d.sync += target.eq(value)
+            for name, expected, flag in (
+                ("magic", MAGIC, foreign_magic),
+                ("version", VERSION, foreign_version),
+                ("geometry", self._geometry.digest, foreign_geometry),
+            ):
+                here, value = header_field(name)
+                with m.If(here):
+                    m.d.sync += flag.eq(value != expected)
+
+        # Packets: what a header says is known a cycle after it was taken, in JUDGE
+        header, past_header = data.View(PACKET, word), data.View(PACKET, past)
         previous = Signal(PacketType, init=PacketType.END)
-        remaining = Signal(PACKET["length"].shape)  # payload words after this one
         begins_layer = Signal()
         skipped = Signal()  # this layer is not computed
-        header_good = Signal()  # type, order, length and CRC-8 of the packet are right
-        frame_left = Signal.like(self.frame_words)  # words of the frame section yet to be taken
-        layers_left = Signal.like(layers)
-        # Where the payload goes: registers that the header sets. What goes nowhere is dropped.
-        streams = (
-            (LAYER_TYPES, queue.w_data, queue.w_en, queue.w_rdy),
-            ((PacketType.PARAMS,), *_ports(params.words)),
-            ((PacketType.WEIGHTS,), *_ports(weights.words)),
-        )
-        chosen = Signal(len(streams))
-        dropped = Signal()
-        is_end = Signal()
-        skip_now = Signal()
-        m.d.comb += [
-            begins_layer.eq(self._begins_layer(header.type)),
-            skip_now.eq(skipped),
+        covered = Cat(header.length[8:], header.length[:8], Value.cast(header.type))
+        plausible = self._plausible(m, header, previous)
+        header_good = Signal()  # type, order, length and CRC-8 are right
+        header_begins, header_skips, header_goes = Signal(), Signal(), Signal.like(chosen)
+        m.d.comb += begins_layer.eq(self._begins_layer(header.type))
+        m.d.sync += [
+            header_good.eq(plausible & (_crc8(covered) == header.crc8)),
+            header_begins.eq(begins_layer),
+            header_skips.eq(skipped),
         ]
         with m.If(begins_layer):
-            m.d.comb += skip_now.eq(
+            m.d.sync += header_skips.eq(
                 (header.type == PacketType.STEM) & self.stem_done
                 | (header.type == PacketType.AHEAD) & ~self.more
             )
-        covered = Cat(header.length[8:], header.length[:8], Value.cast(header.type))
+        for number, (types, *_) in enumerate(streams):
+            m.d.sync += header_goes[number].eq(Cat(header.type == known for known in types).any())
+
+        muted = Signal()  # checking: nothing is delivered
+        remaining = Signal(PACKET["length"].shape)  # words after `word`
+        last = Signal()  # there are none, or `word` is a packet's header
+        closes = Signal()  # the last one is a CRC-32
+        m.d.sync += [self.checked.eq(0), self.error_valid.eq(0), begins.eq(0)]
+        with m.If(take):
+            m.d.sync += [remaining.eq(remaining - 1), last.eq(last | (remaining == 1))]
+
+        stop = [state.eq(State.IDLE), self.busy.eq(0)]
+
+        def fail(code):
+            return [self.error.eq(code), self.error_valid.eq(1), *stop]
 
         with m.Switch(state):
-            with m.Case(State.HEADER):
-                m.d.comb += take.eq(word_valid)
-                with m.If(take):
-                    m.d.sync += index.eq(index + 1)
-                    for name, target in (
-                        ("classes", self.classes),
-                        ("frame_words", self.frame_words),
-                        ("frame_crc32", self.frame_crc32),
-                        ("layers", layers),
-                    ):
-                        here, value = header_field(name)
-                        with m.If(here):
-                            m.d.sync += target.eq(value)
-                    for name, expected, flag in (
-                        ("version", VERSION, foreign_version),
-                        ("geometry", self._geometry.digest, foreign_geometry),
-                    ):
-                        here, value = header_field(name)
-                        with m.If(here):
-                            m.d.sync += flag.eq(value != expected)
-                    here, value = header_field("magic")
-                    with m.If(here & (value != MAGIC)):
-                        m.d.sync += fail(ErrorCode.MAGIC)
-                    here, value = header_field("crc32")
-                    with m.If(here):
-                        m.d.sync += [
-                            restart.eq(1),
-                            frame_left.eq(self.frame_words),
-                            layers_left.eq(layers),
-                        ]
-                        with m.If(~crc32_match):
-                            m.d.sync += fail(ErrorCode.HEADER_CRC)
-                        with m.Elif(foreign_version):
-                            m.d.sync += fail(ErrorCode.IMAGE_VERSION)
-                        with m.Elif(foreign_geometry):
-                            m.d.sync += fail(ErrorCode.FOREIGN_GEOMETRY)
-                        with m.Else():
-                            m.d.sync += state.eq(State.PACKET)
-
-            with m.Case(State.PACKET):
-                m.d.comb += take.eq(word_valid)
-                with m.If(take):
+            with m.Case(State.IDLE):
+                m.d.sync += [
+                    self.busy.eq(self.check | self.start),
+                    previous.eq(PacketType.END),
+                    index.eq(0),
+                    remaining.eq(HEADER_WORDS - 1),
+                    last.eq(~self.check),
+                    in_header.eq(self.check),
+                    closes.eq(self.check),
+                    muted.eq(self.check),
+                    dropped.eq(self.check | self.start),
+                    goes.eq(self.check | self.start),
+                    begins.eq(self.check | self.start),
+                ]
+                with m.If(self.check | self.start):
                     m.d.sync += [
-                        state.eq(State.PAYLOAD),
-                        kind.eq(header.type),
-                        remaining.eq(header.length - 1),
-                        header_good.eq(
-                            self._plausible(m, header, previous) & (_crc8(covered) == header.crc8)
-                        ),
-                        frame_left.eq(frame_left - 1),
-                        skipped.eq(skip_now),
-                        is_end.eq(header.type == PacketType.END),
-                        dropped.eq(muted | skip_now | (header.type == PacketType.END)),
+                        state.eq(Mux(self.start, State.PACKET, State.WORDS)),
+                        self.frame_ok.eq(0),
                     ]
-                    for number, (types, *_) in enumerate(streams):
-                        here = Cat(header.type == known for known in types).any()
-                        m.d.sync += chosen[number].eq(here & ~muted & ~skip_now)
-                    with m.If(begins_layer):
-                        m.d.sync += layers_left.eq(layers_left - 1)
 
-            with m.Case(State.PAYLOAD):
+            with m.Case(State.JUDGE):
+                is_end = past_header.type == PacketType.END
+                drops = header_good & (muted | header_skips | is_end)
+                chooses = Mux(~header_good | muted | header_skips, 0, header_goes)
+                m.d.sync += [
+                    state.eq(State.WORDS),
+                    previous.eq(past_header.type),
+                    remaining.eq(past_header.length - 1),
+                    last.eq(past_header.length == 1),
+                    closes.eq(is_end),
+                    skipped.eq(header_skips),
+                    dropped.eq(drops),
+                    chosen.eq(chooses),
+                    goes.eq(drops | (chooses & rooms).any()),
+                ]
+                with m.If(header_begins):
+                    m.d.sync += layers_left.eq(layers_left - 1)
                 with m.If(~header_good):
                     m.d.sync += fail(ErrorCode.PACKET)
-                with m.Else():
-                    takes = dropped
-                    for number, (_, payload, valid, ready) in enumerate(streams):
-                        takes |= chosen[number] & ready
-                        m.d.comb += [payload.eq(word), valid.eq(word_valid & chosen[number])]
-                    m.d.comb += take.eq(word_valid & takes)
-                with m.If(take):
-                    m.d.sync += [remaining.eq(remaining - 1), frame_left.eq(frame_left - 1)]
-                    with m.If(remaining == 0):
-                        m.d.sync += [state.eq(State.PACKET), previous.eq(kind)]
-                        with m.If(is_end):
-                            m.d.sync += [
-                                state.eq(State.IDLE),
-                                self.checked.eq(muted),
-                                self.frame_ok.eq(~muted),
-                            ]
-                            # A wrong length can only come from a wrong compiler; the CRC cannot
-                            # know, and a start would wait for words that the header did not count.
-                            with m.If(~crc32_match | (self.frame_crc32 != word)):
-                                m.d.sync += fail(ErrorCode.FRAME_CRC)
-                                m.d.sync += [self.checked.eq(0), self.frame_ok.eq(0)]
-                            with m.Elif((frame_left != 1) | (layers_left != 0)):
-                                m.d.sync += fail(ErrorCode.PACKET)
-                                m.d.sync += [self.checked.eq(0), self.frame_ok.eq(0)]
 
-        with m.If(command):
-            m.d.sync += [
-                state.eq(Mux(self.start, State.PACKET, State.HEADER)),
-                muted.eq(self.check),
-                word_valid.eq(0),
-                spare_valid.eq(0),
-                restart.eq(1),
-                index.eq(0),
-                previous.eq(PacketType.END),
-                frame_left.eq(self.frame_words),
-                layers_left.eq(layers),
-                self.frame_ok.eq(0),
-            ]
+            with m.Case(State.COMPARE):
+                m.d.sync += state.eq(State.VERDICT)
+
+            with m.Case(State.VERDICT):
+                m.d.sync += in_header.eq(0)
+                with m.If(in_header):
+                    with m.If(foreign_magic):
+                        m.d.sync += fail(ErrorCode.MAGIC)
+                    with m.Elif(~crc32_right):
+                        m.d.sync += fail(ErrorCode.HEADER_CRC)
+                    with m.Elif(foreign_version):
+                        m.d.sync += fail(ErrorCode.IMAGE_VERSION)
+                    with m.Elif(foreign_geometry):
+                        m.d.sync += fail(ErrorCode.FOREIGN_GEOMETRY)
+                    with m.Else():
+                        m.d.sync += [
+                            state.eq(State.PACKET),
+                            dropped.eq(1),
+                            goes.eq(1),
+                            begins.eq(1),
+                        ]
+                # A wrong length can only come from a wrong compiler; the CRC cannot know, and a
+                # start would wait for words that the header did not count.
+                with m.Elif(~crc32_right | ~crc32_named):
+                    m.d.sync += fail(ErrorCode.FRAME_CRC)
+                with m.Elif(~counts_right):
+                    m.d.sync += fail(ErrorCode.PACKET)
+                with m.Else():
+                    m.d.sync += [
+                        *stop,
+                        self.checked.eq(muted),
+                        self.frame_ok.eq(~muted),
+                    ]
+
+        # The end of PACKET and WORDS.
+        with m.If(take & last):
+            m.d.sync += [dropped.eq(0), chosen.eq(0), goes.eq(0)]
+            with m.If(state == State.PACKET):
+                m.d.sync += state.eq(State.JUDGE)
+            with m.Elif(closes):
+                m.d.sync += state.eq(State.COMPARE)
+            with m.Else():
+                m.d.sync += [state.eq(State.PACKET), dropped.eq(1), goes.eq(1)]
         return m
 
     @staticmethod

@@ -14,8 +14,13 @@ def stream(rate=1.0, queue=0):
 def test_words_come_at_the_rate():
     assert stream().take(100) == 100
     assert stream(0.5).take(100) == 200
-    assert stream(0.5).layer(0) == 2 * (1 + LAYER_WORDS)
-    assert stream().layer(30) == 30 + 1 + LAYER_WORDS
+    assert stream(0.5, queue=1).take(100) == 200
+
+
+def test_a_packet_costs_its_words_and_a_cycle():
+    assert stream().layer(0) == 1 + 1 + LAYER_WORDS
+    assert stream().layer(30) == 30 + 1 + 1 + LAYER_WORDS
+    assert stream(0.5, queue=1).layer(0) == 2 * (1 + LAYER_WORDS)  # the word comes meanwhile
 
 
 def test_the_queue_fills_while_the_loader_waits():
@@ -44,11 +49,11 @@ def test_a_full_ring_is_waited_for():
     """tiny: a ring of 256 words, filled with one word a cycle."""
     ring = stream()
     arrivals = ring.weights(2, 100)
-    assert arrivals == [101, 201]
+    assert arrivals == [102, 202]
     ring.release(100, [500, 600], 700)
     assert ring.weights(1, 100) == [600]  # its header came before
-    assert ring.weights(1, 56) == [657]  # the second set is still held
-    assert ring.weights(1, 100) == [758]
+    assert ring.weights(1, 56) == [658]  # the second set is still held
+    assert ring.weights(1, 100) == [760]
 
 
 def test_parameters_wait_for_the_tile_before_the_last():
@@ -56,7 +61,7 @@ def test_parameters_wait_for_the_tile_before_the_last():
     for _ in range(PARAMETER_BANKS):
         banks.parameters(9)
     banks.release(1, [], 1000)
-    assert banks.parameters(9) == 1010
+    assert banks.parameters(9) == 1011
 
 
 def test_a_copy_goes_its_own_way():
@@ -65,5 +70,5 @@ def test_a_copy_goes_its_own_way():
     first.release(200, [900], 1000)
     second = first.copy()
     assert second.weights(1, 100) == [1000]
-    assert first.now == 201
+    assert first.now == 202
     assert first.weights(1, 100) == [pytest.approx(1000)]
