@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.walk import GROUP_BITS, MapWalker
+from hw.map_walk import GROUP_BITS, MapWalker
 from isa.layer import ADDRESS_BITS, LAYER, LayerKind
 
 

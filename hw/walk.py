@@ -1,152 +1,11 @@
-"""Address walkers: the loops of a layer, unrolled one iteration a cycle."""
+"""The loops of a convolution layer, unrolled one iteration a cycle: what the arrays read."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.map_walk import GROUP_BITS
 from isa.layer import ADDRESS_BITS, LAYER, PIXEL_BITS, SIZE_BITS, STRIDE_BITS, LayerKind
-
-GROUP_BITS = SIZE_BITS + 1
-
-MAP = data.StructLayout(
-    {
-        "base": ADDRESS_BITS,
-        "row": STRIDE_BITS + 1,
-        "pixel": PIXEL_BITS + 1,
-        "width": SIZE_BITS,
-        "height": SIZE_BITS,
-        "tiles": GROUP_BITS,
-        "groups": GROUP_BITS,  # words of a pixel in every tile
-        "last_groups": GROUP_BITS,  # ... but the last one
-    }
-)
-"""How a map is walked: tile by tile, row by row, pixel by pixel, word by word."""
-
-
-class MapWalker(wiring.Component):
-    """Addresses of a map's words: base + row*i + pixel*j + groups*tile + group.
-
-    ``start`` loads the first address, ``advance`` steps to the next; both act on the next cycle.
-    All outputs are registered or compare registers, and describe the current word. ``layout`` must
-    be stable from the cycle before ``start`` to the last ``advance``.
-    """
-
-    layout: In(MAP)
-    start: In(1)
-    advance: In(1)
-    address: Out(ADDRESS_BITS)
-    group: Out(GROUP_BITS)
-    tile: Out(GROUP_BITS)
-    last_group: Out(1)
-    last_pixel: Out(1)
-    last_tile: Out(1)
-
-    def elaborate(self, platform):
-        m = Module()
-        layout = self.layout
-        # Addresses of the first word of the current tile's first pixel, of its current row's first
-        # pixel and of its current pixel.
-        tile_base, row_base, pixel_base = (Signal(ADDRESS_BITS) for _ in range(3))
-        column, row = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        groups_left = Signal(GROUP_BITS)
-        tiles_left = Signal(GROUP_BITS)
-        # Each loop's end is a register too, worked out in the step before: comparisons would all
-        # stand in the way of what `advance` decides. `one_...`: the loop ends where it begins.
-        last_group, last_column, last_row, last_tile = (Signal() for _ in range(4))
-        one_group, one_last_group, one_column, one_row, one_tile = (Signal() for _ in range(5))
-        column_before, row_before = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        groups_end, last_groups_end = Signal(GROUP_BITS), Signal(GROUP_BITS)
-        tiles_end = Signal(GROUP_BITS)
-        pixel_step, row_step = Signal.like(layout.pixel), Signal.like(layout.row)
-        m.d.sync += [
-            column_before.eq(layout.width - 2),
-            one_column.eq(layout.width == 1),
-            row_before.eq(layout.height - 2),
-            one_row.eq(layout.height == 1),
-            groups_end.eq(layout.groups - 1),
-            one_group.eq(layout.groups == 1),
-            last_groups_end.eq(layout.last_groups - 1),
-            one_last_group.eq(layout.last_groups == 1),
-            tiles_end.eq(layout.tiles - 1),
-            one_tile.eq(layout.tiles == 1),
-            pixel_step.eq(layout.pixel),
-            row_step.eq(layout.row),
-        ]
-        m.d.comb += [
-            self.last_group.eq(last_group),
-            self.last_pixel.eq(last_column & last_row),
-            self.last_tile.eq(last_tile),
-        ]
-
-        def begin_pixel(in_last_tile):
-            return [
-                self.group.eq(0),
-                groups_left.eq(Mux(in_last_tile, last_groups_end, groups_end)),
-                last_group.eq(Mux(in_last_tile, one_last_group, one_group)),
-            ]
-
-        next_is_last = Signal()
-        m.d.comb += next_is_last.eq(tiles_left == 1)
-        next_pixel, next_row, next_tile = (Signal(ADDRESS_BITS) for _ in range(3))
-        m.d.comb += [
-            next_pixel.eq(pixel_base + pixel_step),
-            next_row.eq(row_base + row_step),
-            next_tile.eq(tile_base + groups_end + 1),
-        ]
-        with m.If(self.advance):
-            with m.If(~last_group):
-                m.d.sync += [
-                    self.address.eq(self.address + 1),
-                    self.group.eq(self.group + 1),
-                    groups_left.eq(groups_left - 1),
-                    last_group.eq(groups_left == 1),
-                ]
-            with m.Else():
-                m.d.sync += begin_pixel(last_tile)
-                with m.If(~last_column):
-                    m.d.sync += [
-                        column.eq(column + 1),
-                        last_column.eq(column == column_before),
-                        pixel_base.eq(next_pixel),
-                        self.address.eq(next_pixel),
-                    ]
-                with m.Else():
-                    m.d.sync += [column.eq(0), last_column.eq(one_column)]
-                    with m.If(~last_row):
-                        m.d.sync += [
-                            row.eq(row + 1),
-                            last_row.eq(row == row_before),
-                            row_base.eq(next_row),
-                            pixel_base.eq(next_row),
-                            self.address.eq(next_row),
-                        ]
-                    with m.Else():
-                        m.d.sync += [
-                            row.eq(0),
-                            last_row.eq(one_row),
-                            tiles_left.eq(tiles_left - 1),
-                            last_tile.eq(next_is_last),
-                            self.tile.eq(self.tile + 1),
-                            tile_base.eq(next_tile),
-                            row_base.eq(next_tile),
-                            pixel_base.eq(next_tile),
-                            self.address.eq(next_tile),
-                            *begin_pixel(next_is_last),
-                        ]
-        with m.If(self.start):
-            m.d.sync += [
-                Cat(column, row, self.tile).eq(0),
-                last_column.eq(one_column),
-                last_row.eq(one_row),
-                *begin_pixel(one_tile),
-                tiles_left.eq(tiles_end),
-                last_tile.eq(one_tile),
-                tile_base.eq(layout.base),
-                row_base.eq(layout.base),
-                pixel_base.eq(layout.base),
-                self.address.eq(layout.base),
-            ]
-        return m
 
 
 def step_layout(stem_taps: int) -> data.StructLayout:
@@ -175,8 +34,9 @@ class StepWalker(wiring.Component):
     weights, the last step of a block for the output RAM, and a stem's block for the input:
     ``input_ready`` follows by ``ready_latency`` cycles ``row``, the input row that the current
     block begins with. The steps follow without flow control, ``LATENCY`` cycles after they are
-    decided on. From the cycle after ``start`` on the walker is ``preparing``, then ``working``: in
-    each cycle of that it either decides on a step or waits, for one of the three.
+    issued. From the cycle after ``start`` on the walker is ``preparing``, then ``working``: in each
+    cycle of that it either issues a step or waits, for one of the three. After a set of one pixel
+    there is a cycle without a step.
     """
 
     LATENCY = 2
@@ -214,63 +74,102 @@ class StepWalker(wiring.Component):
         ]
 
         # --- when to issue -----------------------------------------------------------------------
-        preparing, active, issue = Signal(), Signal(), Signal()
-        pixel, block_end = Signal(4), Signal(4)
+        # All that decides is known a cycle ahead, so that `issue` is a register. What stands one
+        # set or block ahead (`next_...`, `nears_...`) is worked out meanwhile: no set ends in the
+        # cycle behind the one before.
+        preparing, active = Signal(), Signal()
+        # Two copies, the second for the position; `keep` or synthesis would merge them.
+        issue, issue_here = (
+            Signal(name=name, attrs={"keep": "true"}) for name in ("issue", "issue_here")
+        )
+        pixel, block_end, next_end = Signal(4), Signal(4), Signal(4)
         ky, n = Signal(3), Signal(GROUP_BITS)
         tiles_left, blocks_left = Signal(9), Signal(14)
-        # The ends and beginnings of the loops are registers too, so that no comparison stands in
-        # the way of `issue`. `one_...`: the loop ends where it begins.
+        # `one_...`: the loop ends where it begins.
         pixels_left = Signal(4)
         last_pixel, last_n, last_ky, last_step = (Signal() for _ in range(4))
         first_pixel, first_step = Signal(), Signal()
-        last_block, last_is_next = Signal(), Signal()
+        ends_block, ends_tile = Signal(), Signal()  # the last pixel of its last step
+        block_one, next_one = Signal(), Signal()  # of one pixel: `block_end` is 0, `next_end`
+        last_block, last_is_next, last_tile = Signal(), Signal(), Signal()
+        nears_n, nears_ky, nears_last, next_last = (Signal() for _ in range(4))
         sets_ready = Signal(
             2
         )  # loaded and not yet begun: at most the shadow set and one on its way
         output_free = Signal(init=1)
-        needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
         settling = Signal(self._ready_latency)  # `input_ready` is still that of another row
-        begin_block = Signal()
         # The layer's loop ends, so that no subtraction stands in the way of the counters.
         n_before, ky_before = Signal(GROUP_BITS), Signal(3)
-        one_n, one_ky = Signal(), Signal()
-        column_end, words_end = Signal(SIZE_BITS), Signal(5)
+        one_n, one_ky, one_step, one_block, two_blocks = (Signal() for _ in range(5))
+        column_before, words_end = Signal(SIZE_BITS), Signal(5)
         full_end, last_end, first_end = Signal(4), Signal(4), Signal(4)
         m.d.sync += [
             n_before.eq(layer.inner - 2),
             one_n.eq(layer.inner == 1),
             ky_before.eq(layer.kernel_rows - 2),
             one_ky.eq(layer.kernel_rows == 1),
-            column_end.eq(layer.out_width - 1),
+            one_step.eq(one_n & one_ky),
+            one_block.eq(layer.blocks == 1),
+            two_blocks.eq(layer.blocks == 2),
+            column_before.eq(layer.out_width - 2),
             words_end.eq(layer.channel_words - 1),
             full_end.eq(layer.block - 1),
             last_end.eq(layer.last_block - 1),
             first_end.eq(Mux(layer.blocks == 1, layer.last_block, layer.block) - 1),
+            nears_n.eq(n == n_before),
+            nears_ky.eq(ky == ky_before),
+            nears_last.eq(blocks_left == 2),
+            last_tile.eq(tiles_left == 0),
         ]
+        with m.If(last_block):
+            m.d.sync += [next_end.eq(first_end), next_one.eq(first_end == 0)]
+        with m.Elif(last_is_next):
+            m.d.sync += [next_end.eq(last_end), next_one.eq(last_end == 0)]
+        with m.Else():
+            m.d.sync += [next_end.eq(full_end), next_one.eq(full_end == 0)]
+        with m.If(last_step):
+            m.d.sync += next_last.eq(one_step)
+        with m.Elif(last_n):
+            m.d.sync += next_last.eq(one_n & (ky == ky_before))
+        with m.Else():
+            m.d.sync += next_last.eq((n == n_before) & last_ky)
+
+        # What the next cycle's step needs, if it begins a set.
+        begins_set, goes_on = Signal(), Signal()
+        needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
+        moves = Signal()  # the next block begins in another row
+        will_last, will_begin = Mux(issue, next_last, last_step), Mux(issue, last_step, first_step)
+        takes_set = issue & first_pixel
+        will_be_free = ~(takes_set & last_step) & (output_free | self.freed)
         m.d.comb += [
-            last_step.eq(last_n & last_ky),
-            begin_block.eq(first_step & first_pixel),
-            needs_set.eq(first_pixel & (sets_ready == 0)),
-            needs_output.eq(first_pixel & last_step & ~output_free),
-            needs_input.eq(begin_block & is_stem & (~self.input_ready | settling[0])),
-            issue.eq(active & ~needs_set & ~needs_output & ~needs_input),
+            begins_set.eq(~issue | last_pixel),
+            goes_on.eq(active & ~(issue & ends_tile & last_tile)),
+            # The next set is still on its way when one of one pixel has just begun.
+            needs_set.eq(issue & first_pixel | ~self.loaded & ~sets_ready.any()),
+            needs_output.eq(will_last & ~will_be_free),
+            needs_input.eq(
+                is_stem & will_begin & (~self.input_ready | settling[0] | issue & moves)
+            ),
             self.preparing.eq(preparing),
             self.working.eq(active),
-            self.wait_input.eq(active & needs_input),
-            self.wait_output.eq(active & needs_output & ~needs_input),
-            self.wait_weights.eq(active & needs_set & ~needs_output & ~needs_input),
         ]
-        begin_set = issue & first_pixel
-        m.d.sync += sets_ready.eq(sets_ready + self.loaded - begin_set)
-        with m.If(begin_set & last_step):
-            m.d.sync += output_free.eq(0)
-        with m.Elif(self.freed):
-            m.d.sync += output_free.eq(1)
+        go = goes_on & (~begins_set | ~(needs_set | needs_output | needs_input))
+        waits = goes_on & begins_set
+        m.d.sync += [
+            issue.eq(go),
+            issue_here.eq(go),
+            self.wait_input.eq(waits & needs_input),
+            self.wait_output.eq(waits & needs_output & ~needs_input),
+            self.wait_weights.eq(waits & needs_set & ~needs_output & ~needs_input),
+            sets_ready.eq(sets_ready + self.loaded - takes_set),
+            output_free.eq(will_be_free),
+        ]
 
         # --- where the current pixel, and the block's first one, read ----------------------------
         position = data.StructLayout(
             {
                 "column": SIZE_BITS,
+                "last": 1,  # column of a row
                 "row": signed(SIZE_BITS + 1),  # input row of ky = 0
                 "x": signed(STRIDE_BITS + 1),  # offset within that row of n = 0
                 "address": ADDRESS_BITS,  # of x = 0 in that row
@@ -284,9 +183,10 @@ class StepWalker(wiring.Component):
             step_row.eq(layer.src_row << layer.stride2),
             row_step.eq(1 << layer.stride2),
         ]
-        with m.If(here.column == column_end):
+        with m.If(here.last):
             m.d.comb += [
                 after.column.eq(0),
+                after.last.eq(origin.last),
                 after.x.eq(origin.x),
                 after.row.eq(here.row + row_step),
                 after.address.eq(here.address + step_row),
@@ -294,31 +194,33 @@ class StepWalker(wiring.Component):
         with m.Else():
             m.d.comb += [
                 after.column.eq(here.column + 1),
+                after.last.eq(here.column == column_before),
                 after.x.eq(here.x + step_x),
                 after.row.eq(here.row),
                 after.address.eq(here.address),
             ]
 
-        by_rows = Signal()
-        m.d.comb += self.row.eq(begin.row)
+        by_rows, moved = Signal(), Signal()  # moved: `here` is in another row than `begin`
+        m.d.comb += [self.row.eq(begin.row), moves.eq(by_rows & (moved | here.last))]
         m.d.sync += [by_rows.eq(layer.rows_ahead != 0), settling.eq(settling >> 1)]
-        with m.If(issue & last_pixel & last_step & by_rows & (after.row != begin.row)):
+        with m.If(issue & ends_block & moves):
             m.d.sync += settling.eq(-1)
-
-        next_end = Mux(last_is_next, last_end, full_end)
 
         begin_tile = [
             blocks_left.eq(layer.blocks - 1),
-            last_block.eq(layer.blocks == 1),
-            last_is_next.eq(layer.blocks == 2),
+            last_block.eq(one_block),
+            last_is_next.eq(two_blocks),
         ]
 
-        def begin_set_of(end):
+        def begin_set(end, one_pixel, is_last_step, is_last_block):
             return [
                 pixel.eq(0),
                 first_pixel.eq(1),
                 pixels_left.eq(end),
-                last_pixel.eq(end == 0),
+                last_pixel.eq(one_pixel),
+                last_step.eq(is_last_step),
+                ends_block.eq(one_pixel & is_last_step),
+                ends_tile.eq(one_pixel & is_last_step & is_last_block),
             ]
 
         row_offset = Signal(ADDRESS_BITS)  # ky * src_row
@@ -333,6 +235,7 @@ class StepWalker(wiring.Component):
                 preparing.eq(1),
                 pad_left.eq(layer.pad),
                 origin.column.eq(0),
+                origin.last.eq(layer.out_width == 1),
                 origin.row.eq(layer.first_row - layer.pad),
                 origin.x.eq(-layer.pad_x),
                 origin.address.eq(layer.src_base),
@@ -340,40 +243,61 @@ class StepWalker(wiring.Component):
                 *begin_tile,
             ]
         with m.If(preparing):
+            # ... until the origin stands; so no decision stands behind these.
+            m.d.sync += [
+                begin.eq(origin),
+                here.eq(origin),
+                moved.eq(0),
+                Cat(ky, n, along, row_offset, words, channel).eq(0),
+                first_step.eq(1),
+                last_n.eq(one_n),
+                last_ky.eq(one_ky),
+                block_end.eq(first_end),
+                block_one.eq(first_end == 0),
+                *begin_set(first_end, first_end == 0, one_step, one_block),
+            ]
             with m.If(pad_left != 0):
                 m.d.sync += [
                     pad_left.eq(pad_left - 1),
                     origin.address.eq(origin.address - layer.src_row),
                 ]
             with m.Else():
-                m.d.sync += [
-                    preparing.eq(0),
-                    active.eq(1),
-                    begin.eq(origin),
-                    here.eq(origin),
-                    Cat(ky, n, along, row_offset, words, channel).eq(0),
-                    first_step.eq(1),
-                    last_n.eq(one_n),
-                    last_ky.eq(one_ky),
-                    block_end.eq(first_end),
-                    *begin_set_of(first_end),
-                ]
+                m.d.sync += [preparing.eq(0), active.eq(1), self.wait_weights.eq(1)]
+
+        with m.If(issue_here):
+            m.d.sync += [here.eq(after), moved.eq(moved | here.last)]
+            with m.If(last_pixel):
+                m.d.sync += [here.eq(begin), moved.eq(0)]
+            with m.If(ends_block):
+                m.d.sync += [begin.eq(after), here.eq(after)]
+            with m.If(ends_tile):
+                m.d.sync += [begin.eq(origin), here.eq(origin)]
 
         with m.If(issue):
             with m.If(~last_pixel):
+                nears_end = pixels_left == 1
                 m.d.sync += [
                     pixel.eq(pixel + 1),
                     first_pixel.eq(0),
                     pixels_left.eq(pixels_left - 1),
-                    last_pixel.eq(pixels_left == 1),
-                    here.eq(after),
+                    last_pixel.eq(nears_end),
+                    ends_block.eq(nears_end & last_step),
+                    ends_tile.eq(nears_end & last_step & last_block),
                 ]
             with m.Else():
-                m.d.sync += [*begin_set_of(block_end), here.eq(begin), first_step.eq(0)]
+                m.d.sync += [
+                    first_step.eq(last_step),
+                    *begin_set(
+                        Mux(last_step, next_end, block_end),
+                        Mux(last_step, next_one, block_one),
+                        next_last,
+                        Mux(last_step, Mux(last_block, one_block, last_is_next), last_block),
+                    ),
+                ]
                 with m.If(~last_n):
                     m.d.sync += [
                         n.eq(n + 1),
-                        last_n.eq(n == n_before),
+                        last_n.eq(nears_n),
                         along.eq(along + along_step),
                         words.eq(Mux(words == words_end, 0, words + 1)),
                         channel.eq(_modulo(m, channel, taps, layer.in_channels)),
@@ -383,33 +307,23 @@ class StepWalker(wiring.Component):
                         Cat(n, along, words, channel).eq(0),
                         last_n.eq(one_n),
                         ky.eq(ky + 1),
-                        last_ky.eq(ky == ky_before),
+                        last_ky.eq(nears_ky),
                         row_offset.eq(row_offset + layer.src_row),
                     ]
-                with m.If(last_step):
-                    m.d.sync += [
-                        Cat(ky, row_offset).eq(0),
-                        first_step.eq(1),
-                        last_ky.eq(one_ky),
-                        begin.eq(after),
-                        here.eq(after),
-                        blocks_left.eq(blocks_left - 1),
-                        last_block.eq(last_is_next),
-                        last_is_next.eq(blocks_left == 2),
-                        block_end.eq(next_end),
-                        *begin_set_of(next_end),
-                    ]
-                    with m.If(last_block):
-                        m.d.sync += [
-                            begin.eq(origin),
-                            here.eq(origin),
-                            *begin_tile,
-                            block_end.eq(first_end),
-                            *begin_set_of(first_end),
-                            tiles_left.eq(tiles_left - 1),
-                        ]
-                        with m.If(tiles_left == 0):
-                            m.d.sync += active.eq(0)
+            with m.If(ends_block):
+                m.d.sync += [
+                    Cat(ky, row_offset).eq(0),
+                    last_ky.eq(one_ky),
+                    blocks_left.eq(blocks_left - 1),
+                    last_block.eq(last_is_next),
+                    last_is_next.eq(nears_last),
+                    block_end.eq(next_end),
+                    block_one.eq(next_one),
+                ]
+            with m.If(ends_tile):
+                m.d.sync += [*begin_tile, tiles_left.eq(tiles_left - 1)]
+                with m.If(last_tile):
+                    m.d.sync += active.eq(0)
 
         # --- cycle 1: the parts of the address ---------------------------------------------------
         offset = Signal(GROUP_BITS + 2)
@@ -422,7 +336,7 @@ class StepWalker(wiring.Component):
         row, x = Signal(signed(SIZE_BITS + 2)), Signal(signed(STRIDE_BITS + 2))
         row_address = Signal(ADDRESS_BITS)
         m.d.sync += [
-            valid.eq(issue),
+            valid.eq(issue_here),
             part.swap.eq(first_pixel),
             part.first.eq(first_step),
             part.last.eq(last_step),

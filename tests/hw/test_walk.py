@@ -1,75 +1,15 @@
-"""The walkers against the loops of isa.layer, written as plain Python."""
+"""The step walker against the loops of isa.layer, written as plain Python."""
 
 import random
 
 import pytest
 
-from hw.walk import MapWalker, StepWalker
+from hw.walk import StepWalker
 from isa import checked
 from isa.layer import LAYER, LayerKind
 from sim.bench import simulate
 
 BLANK = {name: 0 for name, _ in LAYER}
-
-
-@pytest.mark.parametrize(
-    ("tiles", "groups", "last_groups", "width", "height"),
-    [(1, 1, 1, 1, 1), (2, 4, 2, 3, 2), (3, 2, 1, 1, 4), (2, 1, 1, 5, 1), (1, 8, 5, 2, 2)],
-)
-def test_map_walker_visits_every_word_in_order(tiles, groups, last_groups, width, height):
-    base, row, pixel = 37, 40, 7
-    expected = []
-    for t in range(tiles):
-        count = last_groups if t == tiles - 1 else groups
-        for i in range(height):
-            for j in range(width):
-                for g in range(count):
-                    expected.append(
-                        (
-                            base + i * row + j * pixel + t * groups + g,
-                            g,
-                            t,
-                            g == count - 1,
-                            (i, j) == (height - 1, width - 1),
-                            t == tiles - 1,
-                        )
-                    )
-    dut = MapWalker()
-    layout = {
-        "base": base, "row": row, "pixel": pixel, "width": width, "height": height,
-        "tiles": tiles, "groups": groups, "last_groups": last_groups,
-    }  # fmt: skip
-
-    async def bench(ctx):
-        ctx.set(dut.layout, layout)
-        await ctx.tick()
-        for _ in range(2):  # a second start begins anew
-            ctx.set(dut.start, 1)
-            await ctx.tick()
-            ctx.set(dut.start, 0)
-            stalls = random.Random(1)
-            found = []
-            while len(found) < len(expected):
-                if stalls.random() < 0.3:
-                    ctx.set(dut.advance, 0)
-                    await ctx.tick()
-                    continue
-                found.append(
-                    (
-                        ctx.get(dut.address),
-                        ctx.get(dut.group),
-                        ctx.get(dut.tile),
-                        bool(ctx.get(dut.last_group)),
-                        bool(ctx.get(dut.last_pixel)),
-                        bool(ctx.get(dut.last_tile)),
-                    )
-                )
-                ctx.set(dut.advance, 1)
-                await ctx.tick()
-            ctx.set(dut.advance, 0)
-            assert found == expected
-
-    simulate(dut, bench, deadline_cycles=4000)
 
 
 def steps(layer, stem_taps, words_per_group):
@@ -268,3 +208,34 @@ def test_step_walker_follows_the_loops(case, stalled):
         if right["address"] is None:
             step["address"] = None
         assert step == right, f"step {number}"
+
+
+@pytest.mark.parametrize("case", ["binary", "stem", "stem, 4 taps", "pointwise"])
+def test_steps_follow_one_another_without_a_gap(case):
+    """As long as there are weights, room for the results, and input; in blocks of two or more."""
+    layer, taps, stem_taps, words_per_group = CASES[case]
+    dut = StepWalker(
+        taps=taps, stem_taps=stem_taps, post_lanes=taps * words_per_group, ready_latency=2
+    )
+    count = len(list(steps(layer, stem_taps, words_per_group)))
+
+    async def bench(ctx):
+        ctx.set(dut.layer, LAYER.from_bits(checked.encode(LAYER, layer)))
+        ctx.set(dut.freed, 1)
+        ctx.set(dut.input_ready, 1)
+        await ctx.tick().repeat(2)
+        ctx.set(dut.start, 1)
+        ctx.set(dut.loaded, 1)  # two sets, and one for each that is begun
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        await ctx.tick()
+        ctx.set(dut.loaded, 0)
+        while not ctx.get(dut.step_valid):
+            await ctx.tick()
+        for _ in range(count):
+            assert ctx.get(dut.step_valid)
+            ctx.set(dut.loaded, ctx.get(dut.step.swap))
+            await ctx.tick()
+        assert not ctx.get(dut.step_valid)
+
+    simulate(dut, bench, deadline_cycles=count + 50)
