@@ -58,7 +58,8 @@ class Drain(wiring.Component):
         connect_destination(m, walker.layout, layer, self._groups)
 
         pending = Signal(range(33))  # pixels written and not yet drained
-        some = Signal()  # there are any; registers as this one keep comparisons away from `issue`
+        # `issue` is a register, decided a cycle ahead: much hangs on it.
+        some, rests = Signal(), Signal()  # there will be any; between tiles
         blocks_left, pixels_left = Signal(14), Signal(4)
         last_pixel = Signal()  # of the block
         pixel_done, block_done, tile_done = Signal(), Signal(), Signal()
@@ -72,7 +73,6 @@ class Drain(wiring.Component):
         m.d.comb += [
             walker.start.eq(self.start),
             walker.advance.eq(self.issue),
-            self.issue.eq(some & self.params_ready & ~resting),
             self.group.eq(walker.group),
             self.address.eq(walker.address),
             pixel_done.eq(self.issue & walker.last_group),
@@ -81,14 +81,16 @@ class Drain(wiring.Component):
             self.freed.eq(block_done),
             self.tile_done.eq(tile_done),
         ]
+        m.d.comb += [
+            some.eq(self.written | (pending > 1) | ((pending == 1) & ~pixel_done)),
+            rests.eq(tile_done | resting & (rest != 0)),
+        ]
         m.d.sync += [
             pending.eq(pending + self.written - pixel_done),
-            some.eq(self.written | (pending > 1) | ((pending == 1) & ~pixel_done)),
+            rest.eq(Mux(tile_done, self.TILE_GAP - 1, rest - 1)),
+            resting.eq(rests),
+            self.issue.eq(some & self.params_ready & ~rests),
         ]
-        with m.If(tile_done):
-            m.d.sync += [rest.eq(self.TILE_GAP - 1), resting.eq(1)]
-        with m.Else():
-            m.d.sync += [rest.eq(rest - 1), resting.eq(resting & (rest != 0))]
 
         def begin_block(end):
             return [self.pixel.eq(0), pixels_left.eq(end), last_pixel.eq(end == 0)]

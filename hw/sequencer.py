@@ -46,6 +46,8 @@ class Sequencer(wiring.Component):
         m.d.comb += reduction.eq(
             (self.layer.kind == LayerKind.POOL) | (self.layer.kind == LayerKind.MEAN)
         )
+        # Registers: hundreds of clock enables hang on them.
+        m.d.sync += [self.start.eq(0), self.start_reduction.eq(0), self.start_convolution.eq(0)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 with m.If(self.start_frame):
@@ -60,13 +62,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.clear_result.eq(self.index == 0)
                 m.next = "SETTLE2"
             with m.State("SETTLE2"):
-                m.next = "START"
-            with m.State("START"):
-                m.d.comb += [
+                m.d.sync += [
                     self.start.eq(1),
                     self.start_reduction.eq(reduction),
                     self.start_convolution.eq(~reduction),
                 ]
+                m.next = "START"
+            with m.State("START"):
                 m.next = "RUN"
             with m.State("RUN"):
                 with m.If(self.layer_done):
