@@ -1,14 +1,18 @@
-"""Block RAM with an output register: when a word comes, and what a board gets."""
 # amaranth: UnusedElaboratable=no
+"""Block RAM with an output register: when a word comes, and what a board gets."""
 
 import random
+import subprocess
 
 import pytest
+from amaranth.back import verilog
+from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from hw.block_memory import BLOCK_BITS, BLOCK_DEPTH, BlockMemory
 from hw.boards import get_board
 from hw.memory_queue import CrossingQueue
+from sim.harness import MODELS
 
 
 def test_a_word_is_fetched_and_then_moved():
@@ -42,6 +46,59 @@ def test_a_word_is_fetched_and_then_moved():
     simulator.add_clock(8e-9, domain="target")
     simulator.add_testbench(bench)
     simulator.run()
+
+
+def test_the_blocks_of_a_board_do_the_same(tmp_path):
+    """With any platform blocks are instantiated; their model writes, fetches and moves as here."""
+    width, depth = 33, 512
+    dut = BlockMemory(width, depth=depth, source="sync", target="sync")
+    fragment = Fragment.get(dut, platform=object())
+    names = "write", "write_address", "write_data", "read", "read_address", "move", "read_data"
+    ports = [getattr(dut, name) for name in names]
+    text = verilog.convert(fragment, name="dut", ports=ports, emit_src=False)
+    assert text.count("DP16KD") == 2
+    luck = random.Random(1)
+    words = {luck.randrange(depth): luck.getrandbits(width) for _ in range(60)}
+    words |= {0: (1 << width) - 1, depth - 1: 0x155555555}
+    steps = [
+        f"write = 1; write_address = {a}; write_data = {width}'d{w}; cycle;"
+        for a, w in words.items()
+    ]
+    steps.append("write = 0; write_data = 0; cycle;")
+    expected, fetched, moved = [], None, None
+    for _ in range(400):
+        address = luck.choice(list(words))
+        read, move = luck.random() < 0.5, luck.random() < 0.5
+        steps.append(f"read = {int(read)}; read_address = {address}; move = {int(move)}; cycle;")
+        moved = fetched if move else moved
+        fetched = words[address] if read else fetched
+        if moved is not None:
+            steps.append("show;")
+            expected.append(moved)
+    body = "\n".join(steps)
+    (tmp_path / "bench.v").write_text(f"""
+module bench;
+    reg clk = 0, write = 0, read = 0, move = 0;
+    reg [8:0] write_address = 0, read_address = 0;
+    reg [{width - 1}:0] write_data = 0;
+    wire [{width - 1}:0] read_data;
+    dut dut(.clk(clk), .rst(1'b0), .write(write), .write_address(write_address),
+        .write_data(write_data), .read(read), .read_address(read_address), .move(move),
+        .read_data(read_data));
+    task cycle; begin #5 clk = 1; #5 clk = 0; end endtask
+    task show; $display("%0d", read_data); endtask
+    initial begin
+    {body}
+    $finish;
+    end
+endmodule
+""")
+    (tmp_path / "dut.v").write_text(text)
+    sources = [tmp_path / "bench.v", tmp_path / "dut.v", MODELS / "dp16kd.v"]
+    program = tmp_path / "bench.vvp"
+    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", program, *sources], check=True)
+    done = subprocess.run(["vvp", "-n", program], capture_output=True, text=True, check=True)
+    assert [int(line) for line in done.stdout.split()] == expected
 
 
 @pytest.mark.parametrize(
