@@ -31,8 +31,8 @@ class Timing:
     drain_binary: int = 11  # from a block's last step to its first drained word
     drain_mac: int = 14
     tile: int = 9  # between the drains of two tiles
-    post: int = 25  # from the last drained word to its write
-    reduction: int = 10  # from the start of a pool or mean to its last write, beyond its reads
+    post: int = 26  # from the last drained word to its write
+    reduction: int = 11  # from the start of a pool or mean to its last write, beyond its reads
     bank: int = 11  # from a tile's last drained word until its parameters are done with
     finish: int = 6  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead

@@ -311,11 +311,11 @@ class Core(wiring.Component):
 
         # --- writes ------------------------------------------------------------------------------
         with m.If(reduction_writes):
-            m.d.comb += writer.input.valid.eq(average.output.valid)
+            m.d.sync += writer.input.valid.eq(average.output.valid)
             for lane in range(post_lanes):
-                m.d.comb += writer.input.residual[lane].eq(average.output.data[lane])
+                m.d.sync += writer.input.residual[lane].eq(average.output.data[lane])
         with m.Else():
-            m.d.comb += writer.input.eq(max_pool.output)
+            m.d.sync += writer.input.eq(max_pool.output)
         with m.If(is_kind[LayerKind.POINTWISE]):
             m.d.sync += residual_map.read_address.eq(steps.step.address)
         with m.Elif(reduction_reads):
@@ -323,14 +323,15 @@ class Core(wiring.Component):
         with m.Else():
             m.d.sync += residual_map.read_address.eq(drain.address)
         # The logits leave the post-process beside the residuals; the max-pool lets those through.
-        logits = later(post.output.logits, max_pool.latency, "logits", reset_less=True)
+        logits = later(post.output.logits, max_pool.latency + 1, "logits", reset_less=True)
+        feature = later(average.output.data, 1, "feature_out", reset_less=True)
         m.d.comb += [
             residual_map.write.eq(writer.write_residual),
             residual_map.write_address.eq(writer.residual_address),
             residual_map.write_data.eq(writer.residual),
             features.write.eq(writer.write_feature),
             features.write_address.eq(writer.word),
-            features.write_data.eq(average.output.data),
+            features.write_data.eq(feature),
             bit_maps.write.eq(writer.write_bits),
             bit_maps.write_address.eq(writer.bit_address),
             bit_maps.write_sub_word.eq(writer.sub_word),
@@ -377,7 +378,7 @@ class Core(wiring.Component):
             trace.write_feature.eq(writer.write_feature),
             trace.write_logits.eq(writer.write_logits),
             trace.word.eq(writer.word),
-            trace.feature.eq(average.output.data),
+            trace.feature.eq(feature),
             trace.logits.eq(logits),
             trace.layer_done.eq(later(writer.done, LATENCY, "layer_done")),
             trace.layer.eq(later(sequencer.index, LATENCY, "traced_layer", reset_less=True)),
