@@ -247,7 +247,7 @@ def test_a_flipped_header_bit_is_found():
 
 def test_a_header_that_says_something_else_is_refused():
     cases = [
-        ({"version": 2}, ErrorCode.IMAGE_VERSION),
+        ({"version": image.VERSION + 1}, ErrorCode.IMAGE_VERSION),
         ({"geometry": ULX3S_25F.digest}, ErrorCode.FOREIGN_GEOMETRY),
         ({"version": 0, "geometry": 0}, ErrorCode.IMAGE_VERSION),
         ({"frame_crc32": 5}, ErrorCode.FRAME_CRC),
