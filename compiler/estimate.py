@@ -34,7 +34,7 @@ class Timing:
     post: int = 26  # from the last drained word to its write
     reduction: int = 11  # from the start of a pool or mean to its last write, beyond its reads
     bank: int = 11  # from a tile's last drained word until its parameters are done with
-    finish: int = 6  # from the last logit to the end, beyond one cycle a class
+    finish: int = 10  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
     queue: int = 512  # words that wait in front of the loader where they come slowly
 

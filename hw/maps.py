@@ -9,6 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.adder import add
 from isa.bits import WORD_BITS
 from isa.fixed import FEATURE_BITS
 from isa.layer import ADDRESS_BITS, LAYER, SIZE_BITS, STRIDE_BITS
@@ -202,6 +203,10 @@ class InputRing(wiring.Component):
         frame_size, rest = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         lacking = Signal(ADDRESS_BITS + 1)  # bytes from the first row not freed to the last wanted
         end = Signal(signed(SIZE_BITS + 2))
+        # What moves reaches `count` and `lacking` two cycles later, and `enough` in the next one.
+        more, less, gone = Signal(STRIDE_BITS), Signal(STRIDE_BITS), Signal(ADDRESS_BITS)
+        change, loss = Signal(signed(STRIDE_BITS + 1)), Signal(signed(ADDRESS_BITS + 1))
+        enough, moved = Signal(), Signal(3)
         by_rows = self.rows_ahead != 0
         m.d.comb += [
             frame_size.eq((self.frame_bytes + 3) & ~3),
@@ -216,11 +221,16 @@ class InputRing(wiring.Component):
             freed.eq(freed + free_row),
             wanted.eq(wanted + want_row),
             rest.eq(rest - Mux(free_row, self.row_bytes, 0)),
-            lacking.eq(
-                lacking + Mux(want_row, self.row_bytes, 0) - Mux(free_row, self.row_bytes, 0)
-            ),
-            self.ready.eq(following & ~free_row & ~want_row & (count >= lacking)),
-            count.eq(count + store - Mux(free_row, self.row_bytes, 0) - Mux(self.release, rest, 0)),
+            more.eq(Mux(want_row, self.row_bytes, 0)),
+            less.eq(Mux(free_row, self.row_bytes, 0)),
+            gone.eq(Mux(self.release, rest, Mux(free_row, self.row_bytes, 0))),
+            change.eq(more - less),
+            loss.eq(-gone),
+            lacking.eq(lacking + change),
+            count.eq(add(m, platform, "count_next", count, loss, bits=len(count), carry=store)),
+            enough.eq(count >= lacking),
+            moved.eq(Cat(free_row | want_row, moved)),
+            self.ready.eq(following & ~free_row & ~want_row & (moved == 0) & enough),
         ]
         with m.If(self.start):
             m.d.sync += [freed.eq(0), wanted.eq(0), lacking.eq(0), rest.eq(frame_size)]

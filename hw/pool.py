@@ -48,7 +48,7 @@ class MaxPool(wiring.Component):
         Words of a pixel, at most ``max_groups``. Like ``width``, constant from the cycle before a
         map's first word to its last one.
     restart : In(1)
-        The next word, or the one that comes in this cycle, is the first of a map.
+        The next word is the first of a map; none comes in this cycle.
     input, output : word_layout
     """
 
@@ -95,26 +95,25 @@ class MaxPool(wiring.Component):
                 "line": range(self._line_words),
             }
         )
-        kept, now = Signal(place), Signal(place)
+        now = Signal(place)
         valid = self.input.valid
-        m.d.comb += now.eq(Mux(self.restart, 0, kept))
         groups_end, width_end = Signal(range(self._max_groups)), Signal(SIZE_BITS)
         m.d.sync += [groups_end.eq(self.groups - 1), width_end.eq(self.width - 1)]
         last_group = now.group == groups_end
-        with m.If(self.restart | self.enable):
-            m.d.sync += kept.eq(now)
-        with m.If(valid & self.enable):
-            m.d.sync += kept.group.eq(now.group + 1)
+        with m.If(self.restart):
+            m.d.sync += now.eq(0)
+        with m.Elif(valid & self.enable):
+            m.d.sync += now.group.eq(now.group + 1)
             with m.If(now.column[0]):
-                m.d.sync += kept.line.eq(now.line + 1)
+                m.d.sync += now.line.eq(now.line + 1)
             with m.If(last_group):
-                m.d.sync += [kept.group.eq(0), kept.column.eq(now.column + 1)]
+                m.d.sync += [now.group.eq(0), now.column.eq(now.column + 1)]
                 with m.If(now.column == width_end):
                     m.d.sync += [
-                        kept.column.eq(0),
-                        kept.line.eq(0),
-                        kept.odd_row.eq(~now.odd_row),
-                        kept.later_row.eq(1),
+                        now.column.eq(0),
+                        now.line.eq(0),
+                        now.odd_row.eq(~now.odd_row),
+                        now.later_row.eq(1),
                     ]
 
         # --- along a row: an even column joins its left neighbour, an odd one both --------------

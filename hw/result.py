@@ -1,7 +1,7 @@
 """The logits of a frame, and the classes of the largest ones."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -27,7 +27,7 @@ class Result(wiring.Component):
     scan : In(1)
         Pulse: look for the largest logits; not before the cycle after the last word.
     done : Out(1)
-        Pulse, ``count + SCAN_LATENCY`` cycles after ``scan``: top_class and top_logit are valid,
+        Pulse, ``count + scan_latency`` cycles after ``scan``: top_class and top_logit are valid,
         largest first, the lower class first where logits are equal.
     read_class : In, read_logit : Out(signed(24))
         A logit, READ_LATENCY cycles later; undefined during a scan.
@@ -36,13 +36,13 @@ class Result(wiring.Component):
     """
 
     READ_LATENCY = 3
-    SCAN_LATENCY = READ_LATENCY + 2
 
     def __init__(self, *, post_lanes, classes, top_k):
         check_positive("Result", post_lanes=post_lanes, classes=classes, top_k=top_k)
         if classes > NO_CLASS:
             raise ValueError(f"Result classes must be at most {NO_CLASS}, not {classes!r}")
         self._post_lanes, self._classes, self._top_k = post_lanes, classes, top_k
+        self.scan_latency = self.READ_LATENCY + 1 + top_k
         super().__init__(
             {
                 "clear": In(1),
@@ -102,7 +102,7 @@ class Result(wiring.Component):
             self.read_logit.eq(logits[lanes[1]]),
         ]
 
-        # --- one class a cycle into a sorted list -----------------------------------------------
+        # --- one class a cycle into a sorted list, each of whose places works a cycle later -----
         with m.If(scanning):
             m.d.sync += [scanned.eq(scanned + 1), scan_at.lane.eq(scan_at.lane + 1)]
             with m.If(scan_at.lane == self._post_lanes - 1):
@@ -122,26 +122,35 @@ class Result(wiring.Component):
             later = Signal(pipeline, name=f"entry_{n}")
             m.d.sync += later.eq(entry)
             entry = later
-        m.d.sync += self.done.eq(entry.end)
-
+        end, valid = entry.end, entry.valid
+        index, logit = entry.index, self.read_logit
+        sure = Const(0)  # comes from the place before: belongs ahead, even if the logits are equal
         used = Signal(self._top_k)
-        # Strictly larger, so that of equal logits the lower class, which came first, stays ahead.
-        ahead = [~used[i] | (self.read_logit > self.top_logit[i]) for i in range(self._top_k)]
-        with m.If(entry.valid):
-            for i in range(self._top_k):
-                with m.If(ahead[i]):
-                    m.d.sync += [
-                        used[i].eq(1),
-                        self.top_class[i].eq(entry.index),
-                        self.top_logit[i].eq(self.read_logit),
-                    ]
-                    if i:
-                        with m.If(ahead[i - 1]):
-                            m.d.sync += [
-                                used[i].eq(used[i - 1]),
-                                self.top_class[i].eq(self.top_class[i - 1]),
-                                self.top_logit[i].eq(self.top_logit[i - 1]),
-                            ]
+        for i in range(self._top_k):
+            held_index, held_logit = self.top_class[i], self.top_logit[i]
+            # Strictly larger, so that of equal logits the lower class, which came first, stays.
+            enters = Signal(name=f"enters_{i}")
+            m.d.comb += enters.eq(valid & (sure | ~used[i] | (logit > held_logit)))
+            with m.If(enters):
+                m.d.sync += [used[i].eq(1), held_index.eq(index), held_logit.eq(logit)]
+            if i == self._top_k - 1:
+                m.d.sync += self.done.eq(end)
+                break
+            # What it displaces, or itself, goes on to the next place.
+            next_end, next_valid, next_sure = (
+                Signal(name=f"{name}_{i}") for name in ("end", "valid", "sure")
+            )
+            next_index = Signal.like(index, name=f"index_{i}", reset_less=True)
+            next_logit = Signal.like(logit, name=f"logit_{i}", reset_less=True)
+            m.d.sync += [
+                next_end.eq(end),
+                next_valid.eq(valid & (~enters | used[i])),
+                next_sure.eq(enters),
+                next_index.eq(Mux(enters, held_index, index)),
+                next_logit.eq(Mux(enters, held_logit, logit)),
+            ]
+            end, valid, sure = next_end, next_valid, next_sure
+            index, logit = next_index, next_logit
         with m.If(self.scan):
             m.d.sync += used.eq(0)
             for i in range(self._top_k):

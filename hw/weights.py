@@ -64,10 +64,15 @@ class WeightRing(wiring.Component):
         left = Signal(range(depth + 1))  # words of this round behind the next one
         blocks_left, tiles_left = Signal(14), Signal(9)  # both less one
         # Registers in place of comparisons, which would all stand in the way of `fetch`.
-        last_word, last_round, one_word, one_block = (Signal() for _ in range(4))
+        last_word, last_round, last_tile = Signal(), Signal(), Signal()
+        one_word, one_block, one_tile = Signal(), Signal(), Signal()
         valid = Signal()
         fetch = Signal()
-        m.d.sync += [one_word.eq(self.words == 1), one_block.eq(self.blocks == 1)]
+        m.d.sync += [
+            one_word.eq(self.words == 1),
+            one_block.eq(self.blocks == 1),
+            one_tile.eq(self.tiles == 1),
+        ]
         m.d.comb += [
             fetch.eq(active & (ahead != 0) & (~valid | self.read.ready)),
             free.eq(fetch & last_round),
@@ -94,8 +99,9 @@ class WeightRing(wiring.Component):
                         blocks_left.eq(self.blocks - 1),
                         last_round.eq(one_block),
                         tiles_left.eq(tiles_left - 1),
+                        last_tile.eq(tiles_left == 1),
                     ]
-                    with m.If(tiles_left == 0):
+                    with m.If(last_tile):
                         m.d.sync += active.eq(0)
                 with m.Else():
                     m.d.sync += [
@@ -112,6 +118,7 @@ class WeightRing(wiring.Component):
                 blocks_left.eq(self.blocks - 1),
                 last_round.eq(one_block),
                 tiles_left.eq(self.tiles - 1),
+                last_tile.eq(one_tile),
                 address.eq(tail),
                 ahead.eq(count + push),
             ]

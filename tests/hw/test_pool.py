@@ -49,14 +49,13 @@ def run_pool(dut, maps, *, enable, gaps, parts=False):
             await tick()
             ctx.set(dut.enable, 1)
 
-        for index, (residual, bits) in enumerate(maps):
+        for residual, bits in maps:
             height, width, channels = residual.shape
             ctx.set(dut.width, width)
             ctx.set(dut.groups, channels // LANES)
             await tick()
             ctx.set(dut.restart, 1)
-            if index % 2:  # a restart of its own; otherwise it comes with the first word
-                await tick()
+            await tick()
             for r in range(height):
                 if parts and r and r % 2 == 0:
                     await other_layer(width, channels // LANES)

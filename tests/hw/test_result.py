@@ -36,7 +36,7 @@ def run(dut, frames, *, classes, lanes, top_k):
             while not ctx.get(dut.done):
                 await ctx.tick()
                 cycles += 1
-            assert cycles == len(logits) + dut.SCAN_LATENCY
+            assert cycles == len(logits) + dut.scan_latency
             top = [ctx.get(dut.top_class[i]) for i in range(top_k)]
             best = [ctx.get(dut.top_logit[i]) for i in range(top_k)]
             read = []
