@@ -62,7 +62,7 @@ BOARDS = {
         Board(
             "ulx3s-25f",
             ULX3S_25F_Platform,
-            clock_mhz=75.0,
+            clock_mhz=80.0,
             idcode=0x41111043,
             seed=1,
             **_ULX3S,
