@@ -36,7 +36,7 @@ from isa.layer import CHANNEL, LAYER
 from isa.registers import ErrorCode
 
 MAGIC = int.from_bytes(b"RBNN", "little")
-VERSION = 2
+VERSION = 1
 NAME_WORDS = 8
 CHANNEL_WORDS = checked.word_count(CHANNEL)
 LAYER_WORDS = checked.word_count(LAYER)
