@@ -16,6 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.adder import add
 from hw.arguments import check_multiple, check_positive
+from hw.copies import copy
 from hw.dot import MacDot, XnorDot
 from isa.fixed import ACC_BITS
 from isa.geometry import Geometry
@@ -169,18 +170,10 @@ class Array(wiring.Component):
             read_group.append(Signal.like(self.read_group, name=f"read_group_{n}"))
             m.d.sync += read_group[n].eq(read_group[n - 1])
 
-        def copy(value, name, index):
-            """A register of its own for some lanes; `keep` or synthesis would merge the copies."""
-            target = Signal(
-                value.shape(), name=f"{name}_{index}", reset_less=True, attrs={"keep": "true"}
-            )
-            m.d.sync += target.eq(value)
-            return target
-
         def accumulator(name, index, partials, shape):
             """Adds the partial sums and keeps them; returns the sums that are asked for."""
-            at = copy(after[dot_latency + 1], f"accumulate_{name}", index)
-            read_pixel = copy(self.read_pixel, f"read_{name}", index)
+            at = copy(m, after[dot_latency + 1], f"accumulate_{name}_{index}")
+            read_pixel = copy(m, self.read_pixel, f"read_{name}_{index}")
             layout = data.ArrayLayout(shape, len(partials))
             depth = Geometry.BLOCK_PIXELS
             running = Memory(shape=layout, depth=depth, init=[])
@@ -214,17 +207,17 @@ class Array(wiring.Component):
         for start in range(0, lanes, LANES_PER_COPY):
             index = start // LANES_PER_COPY
             dots = self._dots[start : start + LANES_PER_COPY]
-            swap_copy = copy(swap, "swap", index)
+            swap_copy = copy(m, swap, f"swap_{index}")
             # Where the word goes that has arrived.
-            place_copy = copy(place, "place", index)
+            place_copy = copy(m, place, f"place_{index}")
             for number in range(self.set_words):
                 first, bits = start * self._row_bits, len(dots) * self._row_bits
                 with m.If(place_copy[number]):
                     m.d.sync += shadow[number * self._port_bits + first :][:bits].eq(
                         arrived[first:][:bits]
                     )
-            operand_copy = copy(operand, "operand", index)
-            clear = copy(after[dot_latency].masked, "clear", index)
+            operand_copy = copy(m, operand, f"operand_{index}")
+            clear = copy(m, after[dot_latency].masked, f"clear_{index}")
             for lane, dot in enumerate(dots, start):
                 active = Signal(dot.weights.shape(), name=f"active_{lane}", reset_less=True)
                 with m.If(swap_copy):

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.array import mac_array, xnor_array
+from hw.copies import kept
 from hw.drain import Drain, Reducer, Writer
 from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap, feature_layout
 from hw.operands import MacOperand, residual_layout
@@ -149,8 +150,8 @@ class Core(wiring.Component):
         binary = is_kind[LayerKind.BINARY]
 
         def flag(name: str, *kinds: LayerKind):
-            """A register of its own, where much hangs on the kind; `keep` or it would be merged."""
-            target = Signal(name=name, attrs={"keep": "true"})
+            """A register of its own, where much hangs on the kind."""
+            target = kept(1, name)
             m.d.sync += target.eq(Cat(layer.kind == kind for kind in kinds).any())
             return target
 

@@ -203,11 +203,13 @@ class InputRing(wiring.Component):
         frame_size, rest = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         lacking = Signal(ADDRESS_BITS + 1)  # bytes from the first row not freed to the last wanted
         end = Signal(signed(SIZE_BITS + 2))
-        # What moves reaches `count` and `lacking` two cycles later, and `enough` in the next one.
+        # Rows that move pass two registers on their way to `count` and `lacking`, and these another
+        # one to `enough`; so nothing is ready until nothing has moved for as long.
         more, less, gone = Signal(STRIDE_BITS), Signal(STRIDE_BITS), Signal(ADDRESS_BITS)
         change, loss = Signal(signed(STRIDE_BITS + 1)), Signal(signed(ADDRESS_BITS + 1))
         enough, moved = Signal(), Signal(3)
         by_rows = self.rows_ahead != 0
+        freed_bytes = Mux(free_row, self.row_bytes, 0)
         m.d.comb += [
             frame_size.eq((self.frame_bytes + 3) & ~3),
             end.eq(self.row + self.rows_ahead),
@@ -220,10 +222,10 @@ class InputRing(wiring.Component):
             last.eq(Mux(by_rows & (end < self.rows), end, self.rows)),
             freed.eq(freed + free_row),
             wanted.eq(wanted + want_row),
-            rest.eq(rest - Mux(free_row, self.row_bytes, 0)),
+            rest.eq(rest - freed_bytes),
             more.eq(Mux(want_row, self.row_bytes, 0)),
-            less.eq(Mux(free_row, self.row_bytes, 0)),
-            gone.eq(Mux(self.release, rest, Mux(free_row, self.row_bytes, 0))),
+            less.eq(freed_bytes),
+            gone.eq(Mux(self.release, rest, freed_bytes)),
             change.eq(more - less),
             loss.eq(-gone),
             lacking.eq(lacking + change),

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_multiple, check_positive
 from hw.arithmetic import judged, rounded, saturated, with_half
+from hw.copies import copy
 from hw.multiplier import Multiplier
 from isa import fixed
 from isa.fixed import (
@@ -301,14 +302,9 @@ class PostProcess(wiring.Component):
         ]
         for index in range(self._post_lanes):
             lane = m.submodules[f"lane_{index}"] = PostLane()
-            # Copies of what all the shifters hang on; `keep` or synthesis would merge them.
+            # What all the shifters hang on.
             for name in ("a", "s", "k", "shortcut"):
-                value = getattr(self, name)
-                copy = Signal.like(
-                    value, name=f"{name}_{index}", reset_less=True, attrs={"keep": "true"}
-                )
-                m.d.sync += copy.eq(value)
-                m.d.comb += getattr(lane, name).eq(copy)
+                m.d.comb += getattr(lane, name).eq(copy(m, getattr(self, name), f"{name}_{index}"))
             m.d.comb += [
                 lane.acc.eq(self.input.acc[index]),
                 lane.residual.eq(self.input.residual[index]),

@@ -89,7 +89,7 @@ def main(argv=None):
 
 
 def free_chain_ends(cells):
-    """Leaves the ends of carry chains open where nothing reads the carry; returns how many.
+    """Leaves the ends of carry chains open where nothing reads the carry.
 
     nextpnr puts a cell before a carry that comes from anywhere but another carry cell, be it
     constant, and one behind a carry that is connected, though to nothing.
@@ -102,17 +102,13 @@ def free_chain_ends(cells):
         if cell["port_directions"][port] != "output"
         for bit in bits
     }
-    freed = 0
     for cell in chain:
         ports = cell["connections"]
         if ports["COUT"][0] not in read:
             ports["COUT"] = ["x"]  # what nextpnr knows as open
-            freed += 1
         first = int(cell["parameters"]["INIT0"], 2)
         if ports["CIN"][0] in ("0", "1") and first == IGNORES_CARRY_IN:
             ports["CIN"] = ["x"]
-            freed += 1
-    return freed
 
 
 def _waive_collisions(yosys, design):

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.copies import kept
 from hw.map_walk import GROUP_BITS
 from isa.layer import ADDRESS_BITS, LAYER, PIXEL_BITS, SIZE_BITS, STRIDE_BITS, LayerKind
 
@@ -78,10 +79,7 @@ class StepWalker(wiring.Component):
         # set or block ahead (`next_...`, `nears_...`) is worked out meanwhile: no set ends in the
         # cycle behind the one before.
         preparing, active = Signal(), Signal()
-        # Two copies, the second for the position; `keep` or synthesis would merge them.
-        issue, issue_here = (
-            Signal(name=name, attrs={"keep": "true"}) for name in ("issue", "issue_here")
-        )
+        issue, issue_here = kept(1, "issue"), kept(1, "issue_here")  # the second for the position
         pixel, block_end, next_end = Signal(4), Signal(4), Signal(4)
         ky, n = Signal(3), Signal(GROUP_BITS)
         tiles_left, blocks_left = Signal(9), Signal(14)

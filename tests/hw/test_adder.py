@@ -2,18 +2,17 @@
 """The adder: all pairs of small operands, extremes of wide ones, and the carry cells of a board."""
 
 import itertools
-import subprocess
 
 import numpy as np
 import pytest
-from amaranth.back import verilog
-from amaranth.hdl import Fragment, Module, signed
+from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.adder import add
 from sim.bench import simulate
 from sim.netlist import cell_models
+from tests.hw.board_cells import board_verilog, displayed
 
 #: (bits of a, of b, of the sum): an even and an odd number of cells, operands that are extended,
 #: a sum that wraps.
@@ -79,15 +78,13 @@ def test_cells_on_a_board(widths, tmp_path):
     """With any platform the sum is one chain of carry cells, of two bits each, and the same."""
     dut = Adder(*widths)
     a_bits, b_bits, bits = widths
-    fragment = Fragment.get(dut, platform=object())
-    ports = [dut.a, dut.b, dut.carry, dut.a_on, dut.b_on, dut.sum]
-    text = verilog.convert(fragment, name="dut", ports=ports, emit_src=False)
+    text = board_verilog(dut)
     assert text.count("CCU2C") == (bits + 2) // 2
     steps = "\n".join(
         f"a = {a}; b = {b}; {{carry, a_on, b_on}} = 3'b{carry}{a_on}{b_on}; #1 check({expected});"
         for a, b, carry, a_on, b_on, expected in cases(*widths)
     )
-    (tmp_path / "bench.v").write_text(f"""
+    bench = f"""
 module bench;
     reg signed [{a_bits - 1}:0] a;
     reg signed [{b_bits - 1}:0] b;
@@ -105,10 +102,6 @@ module bench;
     $finish;
     end
 endmodule
-""")
-    (tmp_path / "dut.v").write_text(text)
-    sources = [tmp_path / "bench.v", tmp_path / "dut.v", *cell_models(tmp_path)]
-    program = tmp_path / "bench.vvp"
-    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", program, *sources], check=True)
-    done = subprocess.run(["vvp", "-n", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [str(len(list(cases(*widths))))]
+"""
+    words = displayed(tmp_path, text, bench, cell_models(tmp_path))
+    assert words == [str(len(list(cases(*widths))))]

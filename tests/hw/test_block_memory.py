@@ -2,17 +2,15 @@
 """Block RAM with an output register: when a word comes, and what a board gets."""
 
 import random
-import subprocess
 
 import pytest
-from amaranth.back import verilog
-from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from hw.block_memory import BLOCK_BITS, BLOCK_DEPTH, BlockMemory
 from hw.boards import get_board
 from hw.memory_queue import CrossingQueue
 from sim.harness import MODELS
+from tests.hw.board_cells import board_verilog, displayed
 
 
 def test_a_word_is_fetched_and_then_moved():
@@ -52,10 +50,7 @@ def test_the_blocks_of_a_board_do_the_same(tmp_path):
     """With any platform blocks are instantiated; their model writes, fetches and moves as here."""
     width, depth = 33, 512
     dut = BlockMemory(width, depth=depth, source="sync", target="sync")
-    fragment = Fragment.get(dut, platform=object())
-    names = "write", "write_address", "write_data", "read", "read_address", "move", "read_data"
-    ports = [getattr(dut, name) for name in names]
-    text = verilog.convert(fragment, name="dut", ports=ports, emit_src=False)
+    text = board_verilog(dut)
     assert text.count("DP16KD") == 2
     luck = random.Random(1)
     words = {luck.randrange(depth): luck.getrandbits(width) for _ in range(60)}
@@ -76,7 +71,7 @@ def test_the_blocks_of_a_board_do_the_same(tmp_path):
             steps.append("show;")
             expected.append(moved)
     body = "\n".join(steps)
-    (tmp_path / "bench.v").write_text(f"""
+    bench = f"""
 module bench;
     reg clk = 0, write = 0, read = 0, move = 0;
     reg [8:0] write_address = 0, read_address = 0;
@@ -92,13 +87,9 @@ module bench;
     $finish;
     end
 endmodule
-""")
-    (tmp_path / "dut.v").write_text(text)
-    sources = [tmp_path / "bench.v", tmp_path / "dut.v", MODELS / "dp16kd.v"]
-    program = tmp_path / "bench.vvp"
-    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", program, *sources], check=True)
-    done = subprocess.run(["vvp", "-n", program], capture_output=True, text=True, check=True)
-    assert [int(line) for line in done.stdout.split()] == expected
+"""
+    found = displayed(tmp_path, text, bench, [MODELS / "dp16kd.v"])
+    assert [int(word) for word in found] == expected
 
 
 @pytest.mark.parametrize(

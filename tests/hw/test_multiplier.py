@@ -1,16 +1,13 @@
 # amaranth: UnusedElaboratable=no
 """The multiplier: extremes and random operands, and that the block on a board does the same."""
 
-import subprocess
-
 import numpy as np
 import pytest
-from amaranth.back import verilog
-from amaranth.hdl import Fragment
 
 from hw.multiplier import Multiplier
 from sim.bench import simulate
 from sim.harness import MODELS
+from tests.hw.board_cells import board_verilog, displayed
 
 
 def operands(a_bits, b_bits):
@@ -41,12 +38,11 @@ def test_products(a_bits, b_bits):
 def test_block_on_a_board(tmp_path):
     """With any platform the block is instantiated; its model computes the same, as late."""
     dut = Multiplier(a_bits=16, b_bits=18)
-    fragment = Fragment.get(dut, platform=object())
-    text = verilog.convert(fragment, name="dut", ports=[dut.a, dut.b, dut.product], emit_src=False)
+    text = board_verilog(dut)
     assert text.count("MULT18X18D") == 1
     pairs = operands(16, 18)
     steps = "\n".join(f"a = {a}; b = {b}; #5 clk = 1; #5 clk = 0; show;" for a, b in pairs)
-    (tmp_path / "bench.v").write_text(f"""
+    bench = f"""
 module bench;
     reg clk = 0;
     reg signed [15:0] a;
@@ -60,14 +56,10 @@ module bench;
     $finish;
     end
 endmodule
-""")
-    (tmp_path / "dut.v").write_text(text)
-    sources = [tmp_path / "bench.v", tmp_path / "dut.v", MODELS / "mult18x18d.v"]
-    program = tmp_path / "bench.vvp"
-    subprocess.run(["iverilog", "-g2012", "-s", "bench", "-o", program, *sources], check=True)
-    done = subprocess.run(["vvp", "-n", program], capture_output=True, text=True, check=True)
+"""
+    words = displayed(tmp_path, text, bench, [MODELS / "mult18x18d.v"])
     # A product is on show from the second edge on, and its operands come before the first.
-    found = [int(line) for line in done.stdout.split()]
+    found = [int(word) for word in words]
     assert found[Multiplier.LATENCY - 1 :] == [a * b for a, b in pairs]
 
 
