@@ -1,15 +1,17 @@
 """The accelerator: core, loader, sources and registers behind one bus. Only wires."""
 
-from amaranth import Module, ResetInserter
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.bus import BusSignature
 from hw.control import Control
+from hw.copies import copy, kept
 from hw.core import Core, trace_signature
 from hw.flash import FlashCopier, SpiSignature
 from hw.loader import Loader
 from hw.memory import CHIP_BURSTS, MemorySystem
+from hw.resets import Parts
 from hw.sdram_chip import BURST_BITS, PinsSignature
 from hw.source import LinkSource, RamSource, SourceMux
 from isa.geometry import Geometry
@@ -26,11 +28,18 @@ class Accelerator(wiring.Component):
     With an SDRAM in the geometry there is a second domain, ``memory``, at ``memory_mhz``, and the
     chip's ``pins`` in it. Both domains are reset together, at the start and only then: an error
     leaves the memory as it is. ``test_bursts``: how much of it the test at the start covers. An
-    image in the flash behind ``flash`` is copied to it then.
+    image in the flash behind ``flash`` is copied to it then. ``resets`` are levels for domains
+    that have no reset of their own, as `hw.resets` has them.
     """
 
     def __init__(
-        self, *, geometry: Geometry, image=(), memory_mhz=None, test_bursts: int = CHIP_BURSTS
+        self,
+        *,
+        geometry: Geometry,
+        image=(),
+        memory_mhz=None,
+        test_bursts: int = CHIP_BURSTS,
+        resets=(),
     ):
         if bool(geometry.sdram_bytes) != (memory_mhz is not None):
             rule = "given with" if geometry.sdram_bytes else "None without"
@@ -40,6 +49,7 @@ class Accelerator(wiring.Component):
             )
         self._geometry = geometry
         self._image = image
+        self._resets = dict(resets)
         self._memory = None
         pins = {}
         if geometry.sdram_bytes:
@@ -47,6 +57,7 @@ class Accelerator(wiring.Component):
                 clock_mhz=memory_mhz,
                 test_bursts=test_bursts,
                 frame_bursts=geometry.sdram_frame_bytes * 8 // BURST_BITS,
+                resets=resets,
             )
             pins = {"pins": Out(PinsSignature()), "flash": Out(SpiSignature())}
         super().__init__(
@@ -61,20 +72,28 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self._geometry
-        core = Core(geometry=geometry)
+        # An error resets all that computes or streams, three cycles later; the host's registers
+        # stay. The core has many parts: there each has the last of those cycles.
+        start = {domain: reset for domain, reset in self._resets.items() if domain == "sync"}
+        restart = kept(1, "restart", reset_less=True)
+        core_reset = copy(m, restart, "core_reset")
+        permanent = Parts(m, start)
+        parts = Parts(m, {"sync": restart}, cycles=2)
+        core = Core(geometry=geometry, resets={"sync": core_reset})
         loader = Loader(geometry=geometry)
         sources = {Source.LINK: LinkSource()}
         if geometry.image_words:
             sources[Source.RAM] = RamSource(words=geometry.image_words, init=self._image)
         memory = self._memory
         mux = SourceMux(sources=[*sources, *([Source.SDRAM] if memory else [])])
-        m.submodules.control = control = Control(
+        m.submodules.core = core
+        permanent.control = control = Control(
             geometry=geometry, logit_latency=core.result.READ_LATENCY
         )
-        # An error resets all that computes or streams; the host's registers stay.
         units = {source.name.lower(): unit for source, unit in sources.items()}
-        for name, unit in {"core": core, "loader": loader, "mux": mux, **units}.items():
-            m.submodules[name] = ResetInserter(control.abort)(unit)
+        for name, unit in {"loader": loader, "mux": mux, **units}.items():
+            parts[name] = unit
+        m.d.sync += restart.eq(start.get("sync", 0) | control.abort)
 
         connect(m, flipped(self.bus), control.bus)
         connect(m, control.image_write, mux.write)
@@ -86,7 +105,7 @@ class Accelerator(wiring.Component):
         if memory:
             # Frames wait in the SDRAM: the host sends the next one while one is computed.
             m.submodules.memory = memory
-            m.submodules.flash = flash = FlashCopier(geometry=geometry)
+            permanent.flash = flash = FlashCopier(geometry=geometry)
             connect(m, mux.write_sdram, flash.host)
             connect(m, flash.write, memory.image_write)
             connect(m, flash.spi, flipped(self.flash))

@@ -10,9 +10,9 @@ asked for, CLKOS2 carries the clock of an external memory, another whole fractio
 from dataclasses import dataclass
 from math import ceil
 
-from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.lib.cdc import AsyncFFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 INPUT_MHZ = (8.0, 400.0)
@@ -135,17 +135,22 @@ def _split_feedback(detector, total):
 
 
 class ClockGenerator(wiring.Component):
-    """Drives the domain `sync` from the board's oscillator; reset is held until the PLL locks.
+    """Drives the clock of the domain `sync` from the board's oscillator.
 
     `clk_in` is the pin's clock at `input_mhz`; `locked` is the PLL's lock, asynchronous to every
     domain. `settings.output_mhz` is the frequency of `sync`, constrained on the platform. With
     `memory_mhz`, the domain `memory` is driven as well, at `settings.memory_mhz`; though both come
-    from one VCO, they are to be treated as asynchronous. The module that instantiates this one
-    defines the domains: `m.domains.sync = ClockDomain()`.
+    from one VCO, they are to be treated as asynchronous.
+
+    The module that instantiates this one defines the domains, and as ones without a reset:
+    `m.domains.sync = ClockDomain(reset_less=True)`. `reset`, in `sync`, and `memory_reset`, in
+    `memory`, are set until the PLL has locked; `hw.resets` takes them to the parts.
     """
 
     clk_in: In(1)
     locked: Out(1)
+    reset: Out(1)
+    memory_reset: Out(1)
 
     def __init__(self, *, input_mhz, target_mhz, memory_mhz=None):
         self.settings = pll_settings(input_mhz, target_mhz, memory_mhz)
@@ -158,7 +163,7 @@ class ClockGenerator(wiring.Component):
         # Kept, or synthesis would leave the net another of its names, and the constraint none.
         clk_sync = Signal(attrs={"keep": "true"})
         m.d.comb += ClockSignal("sync").eq(clk_sync)
-        m.submodules.reset = ResetSynchronizer(~self.locked, domain="sync")
+        m.submodules.synchronizer = AsyncFFSynchronizer(~self.locked, self.reset)
         if platform is not None:
             platform.add_clock_constraint(clk_sync, settings.output_mhz * 1e6)
 
@@ -166,13 +171,9 @@ class ClockGenerator(wiring.Component):
         if settings.memory_divider is not None:
             clk_memory = Signal(attrs={"keep": "true"})
             m.d.comb += ClockSignal("memory").eq(clk_memory)
-            # One more register: the reset has a long way to go, in less time than that of `sync`.
-            m.domains.memory_locked = ClockDomain(local=True)
-            m.d.comb += ClockSignal("memory_locked").eq(clk_memory)
-            m.submodules.memory_reset = ResetSynchronizer(~self.locked, domain="memory_locked")
-            reset = Signal(init=1, reset_less=True)
-            m.d.memory_locked += reset.eq(ResetSignal("memory_locked"))
-            m.d.comb += ResetSignal("memory").eq(reset)
+            m.submodules.memory_synchronizer = AsyncFFSynchronizer(
+                ~self.locked, self.memory_reset, o_domain="memory"
+            )
             if platform is not None:
                 platform.add_clock_constraint(clk_memory, settings.memory_mhz * 1e6)
             second_output = {

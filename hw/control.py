@@ -48,8 +48,9 @@ class Control(wiring.Component):
         Of the frame that was started last: its stem had been computed ahead; another frame was
         announced, whose stem it computes.
     abort : Out(1)
-        High for ABORT_CYCLES after an error or the host's ABORT: resets core, loader and sources.
-        Bus requests wait meanwhile.
+        High for ABORT_CYCLES after an error or the host's ABORT: resets core, loader and sources,
+        and lasts until what has no reset there has passed on what it held. The resets may be
+        RESET_CYCLES late: bus requests wait meanwhile, and for as long after it.
     checked, frame_ok, error, error_valid, classes, image_crc : In
         From the loader.
     memory : In(MEMORY)
@@ -78,7 +79,8 @@ class Control(wiring.Component):
     a checked image an unchecked one: the state is IDLE again.
     """
 
-    ABORT_CYCLES = 4
+    ABORT_CYCLES = 64
+    RESET_CYCLES = 4
     WATCHDOG_CYCLES = 1 << 24
 
     def __init__(self, *, geometry, logit_latency=2, watchdog_cycles=WATCHDOG_CYCLES):
@@ -137,7 +139,7 @@ class Control(wiring.Component):
         window = Signal(Window)
         address = Signal.like(bus.address)
         commit = Signal()  # the one cycle in which a write takes effect
-        aborting = Signal(range(self.ABORT_CYCLES + 1))
+        aborting = Signal(range(self.ABORT_CYCLES + self.RESET_CYCLES + 1))
         m.submodules.input_port = input_port = PortBuffer()
         m.submodules.stream_port = stream_port = PortBuffer()
         room = Signal()
@@ -162,7 +164,6 @@ class Control(wiring.Component):
 
         # Ports and windows
         m.d.comb += [
-            self.abort.eq(aborting != 0),
             input_port.word.eq(bus.write_data),
             stream_port.word.eq(bus.write_data),
             # What is left of a frame that has failed must not reach the next one.
@@ -205,6 +206,7 @@ class Control(wiring.Component):
             ),
         ]
         m.d.sync += [self.check.eq(0), self.start.eq(0)]
+        m.d.sync += self.abort.eq(aborting > self.RESET_CYCLES)
         with m.If(aborting != 0):
             m.d.sync += aborting.eq(aborting - 1)
 
@@ -212,7 +214,7 @@ class Control(wiring.Component):
             return [
                 state.eq(State.ERROR),
                 error.eq(code),
-                aborting.eq(self.ABORT_CYCLES),
+                aborting.eq(self.ABORT_CYCLES + self.RESET_CYCLES),
                 ahead.eq(0),
             ]
 

@@ -12,6 +12,7 @@ from hw.operands import MacOperand, residual_layout
 from hw.perf import LATENCY, PERF, Perf
 from hw.pool import Average, MaxPool
 from hw.postprocess import PostProcess
+from hw.resets import Parts
 from hw.result import Result
 from hw.sequencer import Sequencer
 from hw.walk import StepWalker
@@ -62,11 +63,12 @@ class Core(wiring.Component):
     takes the bytes of a frame, four a word. ``frame_done`` pulses when a frame's logits and top-k
     can be read and ``frame_ok`` vouches for the frame's weights. ``perf`` feeds the perf counters,
     ``progress`` the watchdog. ``stream_busy`` and ``wait_stream`` are the loader's, to be counted
-    with the rest.
+    with the rest. ``resets``: those of its parts, as `hw.resets` has them.
     """
 
-    def __init__(self, *, geometry: Geometry):
+    def __init__(self, *, geometry: Geometry, resets=()):
         self._geometry = geometry
+        self._resets = resets
         self.result = Result(
             post_lanes=geometry.post_lanes, classes=geometry.classes, top_k=geometry.top_k
         )
@@ -89,51 +91,50 @@ class Core(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        parts = Parts(m, self._resets)
         geometry = self._geometry
         lanes, post_lanes = geometry.lanes, geometry.post_lanes
         taps = {"taps": geometry.taps, "stem_taps": geometry.stem_taps}
         residual_shape = residual_layout(post_lanes)
 
-        m.submodules.sequencer = sequencer = Sequencer()
-        m.submodules.ring = ring = WeightRing(
-            port_bits=geometry.port_bits, depth=geometry.ring_words
-        )
-        m.submodules.steps = steps = StepWalker(
+        parts.sequencer = sequencer = Sequencer()
+        parts.ring = ring = WeightRing(port_bits=geometry.port_bits, depth=geometry.ring_words)
+        parts.steps = steps = StepWalker(
             **taps, post_lanes=post_lanes, ready_latency=InputRing.READY_LATENCY
         )
-        m.submodules.reducer = reducer = Reducer()
-        m.submodules.bit_maps = bit_maps = BitMaps(
+        parts.reducer = reducer = Reducer()
+        parts.bit_maps = bit_maps = BitMaps(
             word_bits=geometry.word_bits, lanes=lanes, depth=geometry.bit_words
         )
-        m.submodules.residual_map = residual_map = WordMap(
+        parts.residual_map = residual_map = WordMap(
             shape=residual_shape, depth=geometry.residual_words
         )
-        m.submodules.input_ring = input_ring = InputRing(
+        parts.input_ring = input_ring = InputRing(
             depth=geometry.input_bytes, stem_taps=geometry.stem_taps
         )
-        m.submodules.features = features = WordMap(
+        parts.features = features = WordMap(
             shape=feature_layout(post_lanes), depth=-(-geometry.channels // post_lanes)
         )
-        m.submodules.operand = mac_operand = MacOperand(**taps, post_lanes=post_lanes)
-        m.submodules.xnor = xnor = xnor_array(
+        parts.operand = mac_operand = MacOperand(**taps, post_lanes=post_lanes)
+        parts.xnor = xnor = xnor_array(
             lanes=lanes, word_bits=geometry.word_bits,
             port_bits=geometry.port_bits, post_lanes=post_lanes,
         )  # fmt: skip
-        m.submodules.mac = mac = mac_array(
+        parts.mac = mac = mac_array(
             **taps, lanes=lanes, port_bits=geometry.port_bits, post_lanes=post_lanes
         )
-        m.submodules.drain = drain = Drain(groups=geometry.groups)
-        m.submodules.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
-        m.submodules.max_pool = max_pool = MaxPool(
+        parts.drain = drain = Drain(groups=geometry.groups)
+        parts.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
+        parts.max_pool = max_pool = MaxPool(
             post_lanes=post_lanes, max_groups=geometry.groups, line_words=geometry.line_words
         )
-        m.submodules.average = average = Average(post_lanes=post_lanes)
-        m.submodules.writer = writer = Writer(
+        parts.average = average = Average(post_lanes=post_lanes)
+        parts.writer = writer = Writer(
             post_lanes=post_lanes, lanes=lanes,
             sub_words=geometry.sub_words, residual_shape=residual_shape,
         )  # fmt: skip
-        m.submodules.result = result = self.result
-        m.submodules.perf = perf = Perf()
+        parts.result = result = self.result
+        parts.perf = perf = Perf()
 
         def later(value, cycles: int, name: str, reset_less=False):
             """``value``, so many cycles later; data that a flag goes with want no reset."""

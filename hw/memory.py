@@ -15,6 +15,7 @@ from hw.memory_bus import CHUNK_BURSTS, Arbiter, Client, ReturnPath, WriteMux
 from hw.memory_check import MemoryCheck
 from hw.memory_frames import FrameQueue
 from hw.memory_image import ImageStream
+from hw.resets import Parts
 from hw.sdram import SdramController
 from hw.sdram_chip import BURST_ADDRESS_BITS, PinsSignature
 from hw.source import SourceSignature
@@ -47,11 +48,20 @@ class MemorySystem(wiring.Component):
         nothing is read or written; ports that can wait do.
     fault, fault_address : Out
         The test has read something else than it wrote, first in that burst. The memory works on.
+
+    `resets` are levels for domains that have no reset of their own, as `hw.resets` has them.
     """
 
     def __init__(
-        self, *, clock_mhz, timing=None, test_bursts=CHIP_BURSTS, frame_bursts=CHIP_BURSTS // 2
+        self,
+        *,
+        clock_mhz,
+        timing=None,
+        test_bursts=CHIP_BURSTS,
+        frame_bursts=CHIP_BURSTS // 2,
+        resets=(),
     ):
+        self._resets = resets
         self._controller = SdramController(
             clock_mhz=clock_mhz, timing=timing, write_bursts=CHUNK_BURSTS
         )
@@ -73,13 +83,14 @@ class MemorySystem(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.image = image = ImageStream()
-        m.submodules.frames = frames = self._frames
-        m.submodules.check = check = self._check
-        m.submodules.writes = writes = WriteMux()
-        m.submodules.arbiter = arbiter = Arbiter()
-        m.submodules.controller = controller = self._controller
-        m.submodules.returns = returns = ReturnPath()
+        parts = Parts(m, self._resets, cycles=2)
+        parts.image = image = ImageStream()
+        parts.frames = frames = self._frames
+        parts.check = check = self._check
+        parts.writes = writes = WriteMux()
+        parts.arbiter = arbiter = Arbiter()
+        parts.controller = controller = self._controller
+        parts.returns = returns = ReturnPath()
 
         connect(m, image.write, flipped(self.image_write))
         connect(m, image.image, flipped(self.image))

@@ -12,6 +12,7 @@ from hw.boards import Board
 from hw.clocking import ClockGenerator
 from hw.flash_pins import FlashPins
 from hw.link import Link
+from hw.resets import Parts
 from hw.sdram_pins import SdramPins
 from hw.uart import UARTReceiver, UARTTransmitter
 from isa.geometry import Geometry
@@ -35,10 +36,10 @@ class Top(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         board = self._board
-        m.domains.sync = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
         memory_mhz = None
         if self._geometry.sdram_bytes:
-            m.domains.memory = ClockDomain()
+            m.domains.memory = ClockDomain(reset_less=True)
             memory_mhz = board.memory_mhz
         m.submodules.clocks = clocks = ClockGenerator(
             input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz, memory_mhz=memory_mhz
@@ -53,14 +54,19 @@ class Top(Elaboratable):
 
         clock_hz = Fraction(clocks.settings.output_mhz).limit_denominator(1000) * 1_000_000
         divisor = clock_hz / board.uart_baud
-        m.submodules.receiver = receiver = UARTReceiver(divisor=divisor)
-        m.submodules.transmitter = transmitter = UARTTransmitter(divisor=divisor)
-        m.submodules.link = link = Link(clock_hz=int(clock_hz))
+        resets = {"sync": clocks.reset}
+        parts = Parts(m, resets)
+        parts.receiver = receiver = UARTReceiver(divisor=divisor)
+        parts.transmitter = transmitter = UARTTransmitter(divisor=divisor)
+        parts.link = link = Link(clock_hz=int(clock_hz))
+        if memory_mhz is not None:
+            resets["memory"] = clocks.memory_reset
         # The same for every network: a bitstream is filled with an image after routing.
         m.submodules.accelerator = accelerator = Accelerator(
             geometry=self._geometry,
             image=placeholder(self._geometry.image_words),
             memory_mhz=clocks.settings.memory_mhz,
+            resets=resets,
         )
         m.d.comb += [
             clocks.clk_in.eq(clock_pin.i),

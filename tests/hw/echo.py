@@ -17,7 +17,7 @@ class Echo(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         board = self._board
-        m.domains.sync = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
         m.submodules.clocks = clocks = ClockGenerator(
             input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz
         )

@@ -2,7 +2,7 @@
 
 import random
 
-from amaranth.hdl import Module, ResetInserter, signed
+from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +10,7 @@ from hw.bus import BusSignature
 from hw.control import CLASS_BITS, Control
 from hw.loader import Loader
 from hw.perf import PERF
+from hw.resets import Parts
 from hw.source import LinkSource, RamSource, SourceMux
 from isa import checked, image
 from isa.fixed import LOGIT_BITS
@@ -55,8 +56,9 @@ class Frontend(wiring.Component):
         link = LinkSource()
         loader = Loader(geometry=self.geometry)
         m.submodules.mux = mux = SourceMux(sources=[Source.RAM, Source.LINK])
+        parts = Parts(m, {"sync": control.abort}, cycles=Control.RESET_CYCLES)
         for name, part in (("ram", ram), ("link", link), ("loader", loader)):
-            m.submodules[name] = ResetInserter(control.abort)(part)
+            parts[name] = part
         wiring.connect(m, wiring.flipped(self.bus), control.bus)
         wiring.connect(m, control.image_write, mux.write)
         wiring.connect(m, mux.write_ram, ram.write)

@@ -22,8 +22,8 @@ class MemoryAlone(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         board = self._board
-        m.domains.sync = ClockDomain()
-        m.domains.memory = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.domains.memory = ClockDomain(reset_less=True)
         m.submodules.clocks = clocks = ClockGenerator(
             input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz, memory_mhz=MEMORY_MHZ
         )
@@ -33,7 +33,9 @@ class MemoryAlone(Elaboratable):
         m.submodules.clock_pin = clock_pin = io.Buffer("i", oscillator)
         m.submodules.rx = rx = io.FFBuffer("i", uart.rx)
         m.submodules.tx = tx = io.FFBuffer("o", uart.tx)
-        m.submodules.memory = memory = MemorySystem(clock_mhz=MEMORY_MHZ)
+        m.submodules.memory = memory = MemorySystem(
+            clock_mhz=MEMORY_MHZ, resets={"sync": clocks.reset, "memory": clocks.memory_reset}
+        )
         m.submodules.pins = pins = SdramPins(sdram)
         connect(m, memory.pins, pins.pins)
 

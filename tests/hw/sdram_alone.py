@@ -5,6 +5,7 @@ from amaranth.lib import io
 from amaranth.lib.wiring import connect
 
 from hw.clocking import ClockGenerator
+from hw.resets import Parts
 from hw.sdram import SdramController
 from hw.sdram_pins import SdramPins
 
@@ -23,8 +24,8 @@ class SdramAlone(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         board = self._board
-        m.domains.sync = ClockDomain()
-        m.domains.memory = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.domains.memory = ClockDomain(reset_less=True)
         m.submodules.clocks = clocks = ClockGenerator(
             input_mhz=board.oscillator_mhz, target_mhz=board.clock_mhz, memory_mhz=MEMORY_MHZ
         )
@@ -34,7 +35,8 @@ class SdramAlone(Elaboratable):
         m.submodules.clock_pin = clock_pin = io.Buffer("i", oscillator)
         m.submodules.rx = rx = io.FFBuffer("i", uart.rx, i_domain="memory")
         m.submodules.tx = tx = io.FFBuffer("o", uart.tx, o_domain="memory")
-        m.submodules.controller = controller = SdramController(clock_mhz=MEMORY_MHZ)
+        parts = Parts(m, {"memory": clocks.memory_reset}, cycles=2)
+        parts.controller = controller = SdramController(clock_mhz=MEMORY_MHZ)
         m.submodules.pins = pins = SdramPins(sdram)
         connect(m, controller.pins, pins.pins)
 

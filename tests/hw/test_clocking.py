@@ -80,7 +80,7 @@ def test_an_input_too_slow_for_the_phase_detector_is_refused():
 def test_the_generator_instantiates_the_pll_with_its_settings():
     clocks = ClockGenerator(input_mhz=25.0, target_mhz=60.0)
     m = Module()
-    m.domains.sync = ClockDomain()
+    m.domains.sync = ClockDomain(reset_less=True)
     m.submodules.clocks = clocks
     text = rtlil.convert(m, ports=[clocks.clk_in, clocks.locked], emit_src=False)
     assert "cell \\EHXPLLL" in text
@@ -123,8 +123,8 @@ def test_the_generator_drives_a_second_domain_only_where_it_is_wanted():
     for memory_mhz in (None, 400 / 3):
         clocks = ClockGenerator(input_mhz=25.0, target_mhz=80.0, memory_mhz=memory_mhz)
         m = Module()
-        m.domains.sync = ClockDomain()
-        m.domains.memory = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.domains.memory = ClockDomain(reset_less=True)
         m.submodules.clocks = clocks
         texts.append(rtlil.convert(m, ports=[clocks.clk_in, clocks.locked], emit_src=False))
     assert "CLKOS2" not in texts[0]

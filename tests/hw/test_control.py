@@ -146,6 +146,7 @@ def test_commands_in_the_wrong_state_are_refused(name):
         assert await error(ctx, dut.bus) == ErrorCode.NONE  # cleared by the check
         await command(ctx, dut.bus, "start")
         await command(ctx, dut.bus, name)  # RUNNING
+        await ctx.tick()
         assert ctx.get(dut.abort)
         assert await state(ctx, dut.bus) == State.ERROR
         assert await error(ctx, dut.bus) == ErrorCode.NOT_READY
@@ -170,11 +171,18 @@ def test_abort_leads_to_idle_from_everywhere():
                     ctx.set(dut.error, ErrorCode.FRAME_CRC)
                     await pulse(ctx, dut.error_valid)
             await command(ctx, dut.bus, "abort")
+            await ctx.tick()
             cycles = 0
+            ctx.set(dut.bus.valid, 1)  # a read
             while ctx.get(dut.abort):
                 await ctx.tick()
                 cycles += 1
             assert cycles == dut.ABORT_CYCLES
+            for _ in range(dut.RESET_CYCLES):
+                assert not ctx.get(dut.bus.ack)
+                await ctx.tick()
+            await ctx.tick().until(dut.bus.ack)
+            ctx.set(dut.bus.valid, 0)
             assert await state(ctx, dut.bus) == State.IDLE
             assert await error(ctx, dut.bus) == ErrorCode.NONE
 
@@ -193,7 +201,7 @@ def test_an_error_of_the_loader_aborts(phase):
             await make_ready(ctx, dut)
         await command(ctx, dut.bus, "start" if phase == "frame" else "check")
         await pulse(ctx, dut.error_valid)
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         assert ctx.get(dut.abort)
         assert await state(ctx, dut.bus) == State.ERROR
         assert await error(ctx, dut.bus) == ErrorCode.PACKET

@@ -23,7 +23,7 @@ class FlashAlone(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        m.domains.sync = ClockDomain()
+        m.domains.sync = ClockDomain(reset_less=True)
         m.submodules.clocks = clocks = ClockGenerator(
             input_mhz=BOARD.oscillator_mhz, target_mhz=BOARD.clock_mhz
         )

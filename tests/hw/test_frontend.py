@@ -193,6 +193,7 @@ def test_an_abort_in_mid_frame_leaves_nothing_behind():
             await command(ctx, dut.bus, "start")
             await receive(ctx, dut.params, taken)
             await command(ctx, dut.bus, "abort")
+            await ctx.tick()
             while ctx.get(dut.abort):
                 await ctx.tick()
             for _ in range(10):
