@@ -14,6 +14,8 @@ from hw.memory import CHIP_BURSTS, MemorySystem
 from hw.resets import Parts
 from hw.sdram_chip import BURST_BITS, PinsSignature
 from hw.source import LinkSource, RamSource, SourceMux
+from hw.stage import Stage
+from isa.bits import WORD_BITS
 from isa.geometry import Geometry
 from isa.registers import Source
 
@@ -95,7 +97,9 @@ class Accelerator(wiring.Component):
             parts[name] = unit
         m.d.sync += restart.eq(start.get("sync", 0) | control.abort)
 
+        parts.pixels = pixels = Stage(WORD_BITS)
         connect(m, flipped(self.bus), control.bus)
+        connect(m, control.input, pixels.input)
         connect(m, control.image_write, mux.write)
         connect(m, control.stream, sources[Source.LINK].stream)
         for name, unit in units.items():
@@ -110,8 +114,10 @@ class Accelerator(wiring.Component):
             connect(m, flash.write, memory.image_write)
             connect(m, flash.spi, flipped(self.flash))
             connect(m, memory.image, mux.sdram)
-            connect(m, control.input, memory.input)
-            connect(m, memory.frames, core.input)
+            parts.frames = frames = Stage(WORD_BITS)
+            connect(m, pixels.output, memory.input)
+            connect(m, memory.frames, frames.input)
+            connect(m, frames.output, core.input)
             connect(m, memory.pins, flipped(self.pins))
             m.d.comb += [
                 memory.abort.eq(control.abort),
@@ -126,7 +132,7 @@ class Accelerator(wiring.Component):
                 flash.memory_fault.eq(memory.fault),
             ]
         else:
-            connect(m, control.input, core.input)
+            connect(m, pixels.output, core.input)
         connect(m, mux.image, loader.source)
         connect(m, loader.descriptor, core.descriptor)
         connect(m, loader.params, core.params)

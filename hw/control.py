@@ -1,15 +1,19 @@
 """The register file, the state machine of a frame, the perf counters and the watchdog.
 
-`Control` is the bus's only slave: it decodes the map of `isa.registers`. A read takes READ_CYCLES,
-a write two cycles; a word for a port waits until the port's queue has room, so that a master that
-gives up has not pushed it.
+`Control` is the bus's only slave: it decodes the map of `isa.registers`. All reads take as long as
+that of a logit, READ_CYCLES or more. A write takes two cycles, and acts in the one after it; a word
+for a port waits until the port's queue has room, so that a master that gives up has not pushed it.
 """
+
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus import BusSignature, MemoryWriteSignature, PortBuffer
+from hw.copies import copy
 from hw.perf import LATENCY, PERF, PERF_REGISTERS
 from isa import image
 from isa.bits import WORD_BITS
@@ -17,6 +21,7 @@ from isa.fixed import LOGIT_BITS
 from isa.registers import CONTROL, IMAGE_ADDRESS_BITS, MEMORY, ErrorCode, Register, Source, State
 
 CLASS_BITS = 16
+GROUP = 8  # registers that are read through one multiplexer
 
 
 class Window(enum.Enum, shape=3):
@@ -81,6 +86,7 @@ class Control(wiring.Component):
 
     ABORT_CYCLES = 64
     RESET_CYCLES = 4
+    READ_CYCLES = 4  # address register, group of registers, register, read register
     WATCHDOG_CYCLES = 1 << 24
 
     def __init__(self, *, geometry, logit_latency=2, watchdog_cycles=WATCHDOG_CYCLES):
@@ -95,7 +101,8 @@ class Control(wiring.Component):
             )
         self._geometry = geometry
         self._watchdog_cycles = watchdog_cycles
-        self._read_cycles = logit_latency + 2  # address register, logits, read register
+        # Address register, logits, read register
+        self._read_cycles = max(logit_latency + 2, self.READ_CYCLES)
         super().__init__(
             {
                 "bus": In(BusSignature()),
@@ -138,20 +145,29 @@ class Control(wiring.Component):
         age = Signal(range(self._read_cycles + 1))
         window = Signal(Window)
         address = Signal.like(bus.address)
-        commit = Signal()  # the one cycle in which a write takes effect
+        # The one cycle in which a write takes effect, the one after it was acknowledged: then the
+        # request stands in registers.
+        commit = Signal()
+        write_data = Signal(WORD_BITS, reset_less=True)
         aborting = Signal(range(self.ABORT_CYCLES + self.RESET_CYCLES + 1))
         m.submodules.input_port = input_port = PortBuffer()
         m.submodules.stream_port = stream_port = PortBuffer()
         room = Signal()
         m.d.comb += [
-            commit.eq(bus.valid & bus.write & bus.ack),
             room.eq(
                 ~self.image_write.valid
                 & ((window != Window.INPUT) | input_port.room)
                 & ((window != Window.STREAM) | stream_port.room)
             ),
         ]
-        m.d.sync += [address.eq(bus.address), window.eq(self._window(m)), bus.ack.eq(0), age.eq(0)]
+        m.d.sync += [
+            address.eq(bus.address),
+            window.eq(self._window(m)),
+            write_data.eq(bus.write_data),
+            commit.eq(bus.valid & bus.write & bus.ack),
+            bus.ack.eq(0),
+            age.eq(0),
+        ]
         with m.If(bus.valid & ~bus.ack & (aborting == 0)):
             with m.If(age != self._read_cycles):
                 m.d.sync += age.eq(age + 1)
@@ -164,8 +180,8 @@ class Control(wiring.Component):
 
         # Ports and windows
         m.d.comb += [
-            input_port.word.eq(bus.write_data),
-            stream_port.word.eq(bus.write_data),
+            input_port.word.eq(write_data),
+            stream_port.word.eq(write_data),
             # What is left of a frame that has failed must not reach the next one.
             input_port.push.eq(commit & (window == Window.INPUT) & (state != State.ERROR)),
             stream_port.push.eq(commit & (window == Window.STREAM) & (state != State.ERROR)),
@@ -185,7 +201,7 @@ class Control(wiring.Component):
             m.d.sync += [
                 self.image_write.valid.eq(1),
                 self.image_write.address.eq(address),
-                self.image_write.data.eq(bus.write_data),
+                self.image_write.data.eq(write_data),
             ]
 
         # The state of the frame
@@ -198,7 +214,7 @@ class Control(wiring.Component):
         watchdog = Signal(WORD_BITS, init=self._watchdog_cycles)
         patience = Signal(WORD_BITS)
         starved = Signal()
-        command = data.View(CONTROL, bus.write_data[: CONTROL.size])
+        command = data.View(CONTROL, write_data[: CONTROL.size])
         m.d.comb += [
             busy.eq((state == State.CHECKING) | running),
             self.interrupt.eq(
@@ -256,11 +272,11 @@ class Control(wiring.Component):
         with m.If(commit & (window == Window.IMAGE) & idle_image):
             m.d.sync += state.eq(State.IDLE)  # what was checked is no longer what is there
         with m.If(register(Register.SOURCE) & ~busy):
-            m.d.sync += self.source.eq(bus.write_data)
+            m.d.sync += self.source.eq(write_data)
             with m.If(idle_image):
                 m.d.sync += state.eq(State.IDLE)
         with m.If(register(Register.WATCHDOG)):
-            m.d.sync += watchdog.eq(bus.write_data)
+            m.d.sync += watchdog.eq(write_data)
         with m.If(register(Register.CONTROL)):
             with m.If(command.abort):
                 m.d.sync += fail(ErrorCode.NONE)
@@ -305,11 +321,12 @@ class Control(wiring.Component):
             m.d.sync += level.eq(levels[number] & counting)
             with m.If(level):
                 m.d.sync += counter.eq(counter + 1)
-            with m.If(self.start):
+            with m.If(copy(m, self.start, f"{counter.name}_clear")):
                 m.d.sync += counter.eq(0)
 
         # Reading
-        done = state == State.DONE
+        done = Signal()
+        m.d.sync += done.eq(state == State.DONE)
         values = {
             Register.ID: image.MAGIC,
             Register.VERSION: image.VERSION,
@@ -324,17 +341,21 @@ class Control(wiring.Component):
             Register.MEMORY: self.memory,
             **counters,
         }
-        register_data = Signal(WORD_BITS)  # registered: the logits take as long anyway
-        m.d.sync += register_data.eq(0)
-        with m.Switch(address[:8]):
-            for number, value in values.items():
-                with m.Case(number):
-                    m.d.sync += register_data.eq(Value.cast(value))
-            for i in range(self._geometry.top_k):
-                with m.Case(Register.TOP_CLASS + i):
-                    m.d.sync += register_data.eq(Mux(done, self.top_class[i], 0))
-                with m.Case(Register.TOP_LOGIT + i):
-                    m.d.sync += register_data.eq(Mux(done, self.top_logit[i], 0))
+        for i in range(self._geometry.top_k):
+            values[Register.TOP_CLASS + i] = Mux(done, self.top_class[i], 0)
+            values[Register.TOP_LOGIT + i] = Mux(done, self.top_logit[i], 0)
+        # In steps, as the logits take as long anyway: groups of registers, all but one of them 0
+        groups = []
+        for group in sorted({int(number) // GROUP for number in values}):
+            groups.append(Signal(WORD_BITS, name=f"group_{group}"))
+            m.d.sync += groups[-1].eq(0)
+            with m.Switch(address[:8]):
+                for number, value in values.items():
+                    if number // GROUP == group:
+                        with m.Case(number):
+                            m.d.sync += groups[-1].eq(Value.cast(value))
+        register_data = Signal(WORD_BITS)
+        m.d.sync += register_data.eq(reduce(or_, groups))
         m.d.sync += bus.read_data.eq(0)
         with m.Switch(window):
             with m.Case(Window.REGISTERS):

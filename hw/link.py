@@ -65,8 +65,8 @@ class Link(wiring.Component):
         lane = Signal(2)  # of a byte in its word
         word = Signal(WORD_BITS - 8)  # the bytes of a word so far
         last_byte = Signal()  # of a word
-        last_word = Signal()
-        m.d.comb += [last_byte.eq(lane == 3), last_word.eq(index == request.count - 1)]
+        # These are a cycle late: what they depend on has changed some cycles before they are asked.
+        last_word, last_answer, is_port = Signal(), Signal(), Signal()
 
         # Words of a WRITE until the CRC has proved them right, or of a READ until they are sent
         m.submodules.buffer = buffer = Memory(shape=WORD_BITS, depth=link.MAX_WORDS, init=[])
@@ -110,6 +110,12 @@ class Link(wiring.Component):
             m.d.sync += patience.eq(patience - 1)
 
         answer = Signal(link.RESPONSE)
+        m.d.comb += last_byte.eq(lane == 3)
+        m.d.sync += [
+            last_word.eq(index == request.count - 1),
+            last_answer.eq(index == answer.count - 1),
+            is_port.eq(Cat(bus.address == port for port in registers.PORTS).any()),
+        ]
         executed = Signal()  # `answer` tells of a request that was not refused
         last_write = Signal(link.RESPONSE)  # the answer to the last request, if that was a WRITE
         last_valid = Signal()
@@ -197,10 +203,6 @@ class Link(wiring.Component):
                 m.d.comb += store.en.eq(bus.ack & ~bus.write)
                 with m.If(bus.ack):
                     m.d.sync += [bus.valid.eq(0), index.eq(index + 1), state.eq(State.FETCH)]
-                    is_port = Signal()
-                    for port in registers.PORTS:
-                        with m.If(bus.address == port):
-                            m.d.comb += is_port.eq(1)
                     m.d.sync += bus.address.eq(bus.address + ~is_port)
                     with m.If(last_word):
                         m.d.sync += finish(Status.OK, request.count)
@@ -237,7 +239,7 @@ class Link(wiring.Component):
                     m.d.sync += lane.eq(lane + 1)
                     with m.If(last_byte):
                         m.d.sync += index.eq(index + 1)
-                        with m.If(index == answer.count - 1):
+                        with m.If(last_answer):
                             m.d.sync += [index.eq(0), state.eq(State.SEND_CRC)]
 
             with m.Case(State.SEND_CRC):

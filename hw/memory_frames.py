@@ -20,6 +20,7 @@ from hw.memory_bus import (
 from hw.memory_queue import CrossingQueue
 from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_ADDRESS_BITS
+from hw.stage import Stage
 from isa.bits import WORD_BITS
 
 _ENTRY = data.StructLayout({"word": WORD_BITS, "marker": 1})
@@ -73,26 +74,28 @@ class FrameQueue(wiring.Component):
         m.submodules.leaving = leaving = CrossingQueue(
             _ENTRY, depth=self.QUEUE_WORDS, source="memory", target="sync"
         )
+        m.submodules.front = front = Stage(_ENTRY)
+        wiring.connect(m, leaving.output, front.input)
         # A handshake of levels: after `flush` has been seen, everything is dropped up to a marker.
         flush, flush_seen, flush_asked = Signal(), Signal(), Signal()
         m.submodules.flush_asked = FFSynchronizer(flush, flush_asked, o_domain="memory")
         m.submodules.flush_seen = FFSynchronizer(flush_asked, flush_seen, o_domain="sync")
-        self._core_side(m, arrived, leaving, flush, flush_seen)
+        self._core_side(m, arrived, front, flush, flush_seen)
         self._memory_side(m, arrived, leaving, flush_asked)
         return m
 
-    def _core_side(self, m, arrived, leaving, flush, flush_seen):
+    def _core_side(self, m, arrived, front, flush, flush_seen):
         accept, deliver, mark = Signal(), Signal(), Signal()
         again = Signal()  # an abort came while the last one was not finished
-        pushed, popped = arrived.input.payload, leaving.output.payload
+        pushed, popped = arrived.input.payload, front.output.payload
         m.d.comb += [
             self.input.ready.eq(accept & ~self.abort & arrived.input.ready),
             arrived.input.valid.eq((self.input.valid & self.input.ready) | mark),
             pushed.word.eq(self.input.payload),
             pushed.marker.eq(mark),
             self.frames.payload.eq(popped.word),
-            self.frames.valid.eq(deliver & ~self.abort & leaving.output.valid),
-            leaving.output.ready.eq((self.frames.valid & self.frames.ready) | ~deliver),
+            self.frames.valid.eq(deliver & ~self.abort & front.output.valid),
+            front.output.ready.eq((self.frames.valid & self.frames.ready) | ~deliver),
         ]
         with m.FSM():
             with m.State("PASS"):
@@ -107,7 +110,7 @@ class FrameQueue(wiring.Component):
                     m.next = "DROP"
             with m.State("DROP"):
                 m.d.comb += accept.eq(~again)
-                with m.If(leaving.output.valid & popped.marker):
+                with m.If(front.output.valid & popped.marker):
                     m.d.sync += flush.eq(0)
                     m.next = "SETTLE"
             with m.State("SETTLE"):

@@ -22,6 +22,7 @@ from hw.memory_queue import CrossingQueue
 from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_BEATS, DATA_BITS
 from hw.source import SourceSignature
+from hw.stage import Stage
 from isa.bits import WORD_BITS
 from isa.registers import IMAGE_ADDRESS_BITS
 
@@ -74,11 +75,13 @@ class ImageStream(wiring.Component):
         m.submodules.words = words = CrossingQueue(
             _ENTRY, depth=self.QUEUE_WORDS, source="memory", target="sync"
         )
-        self._core_side(m, commands, words)
+        m.submodules.front = front = Stage(_ENTRY)
+        wiring.connect(m, words.output, front.input)
+        self._core_side(m, commands, front)
         self._memory_side(m, commands, words)
         return m
 
-    def _core_side(self, m, commands, words):
+    def _core_side(self, m, commands, front):
         image = self.image
         asked = Signal()  # a rewind has not been sent yet
         sent = Signal()  # one has, and its marker has not come
@@ -102,13 +105,13 @@ class ImageStream(wiring.Component):
                 command.address.eq(Mux(asked & ~sent, address, self.write.address)),
                 command.word.eq(self.write.data),
             ]
-        entry = words.output.payload
+        entry = front.output.payload
         m.d.comb += [
             image.words.payload.eq(entry.word),
-            image.words.valid.eq(words.output.valid & ~(asked | sent | silent)),
-            words.output.ready.eq(sent | (image.words.valid & image.words.ready)),
+            image.words.valid.eq(front.output.valid & ~(asked | sent | silent)),
+            front.output.ready.eq(sent | (image.words.valid & image.words.ready)),
         ]
-        with m.If(sent & words.output.valid & entry.marker):
+        with m.If(sent & front.output.valid & entry.marker):
             m.d.sync += sent.eq(0)
         with m.If(send):
             m.d.sync += [asked.eq(0), sent.eq(1)]

@@ -59,16 +59,24 @@ class CrossingQueue(wiring.Component):
         stored_seen = self._cross(m, stored, self._source, self._target, "stored")
         loaded_seen = self._cross(m, loaded, self._target, self._source, "loaded")
 
+        # A word is in the memory by the time at which the Gray code tells of it.
+        stores = Signal()
+        address, data = Signal.like(stored, reset_less=True), Signal(width, reset_less=True)
         m.d.comb += [
-            memory.write.eq(self.input.valid & self.input.ready),
-            memory.write_address.eq(stored),
-            memory.write_data.eq(self.input.payload),
+            stores.eq(self.input.valid & self.input.ready),
+            memory.write_address.eq(address),
+            memory.write_data.eq(data),
+        ]
+        m.d[self._source] += [
+            memory.write.eq(stores),
+            address.eq(stored),
+            data.eq(self.input.payload),
         ]
         m.d[self._source] += [
             self.level.eq(stored - loaded_seen),
             self.input.ready.eq(self.level < self._depth - self.SLACK),
         ]
-        with m.If(memory.write):
+        with m.If(stores):
             m.d[self._source] += stored.eq(stored + 1)
 
         # A word goes from the block into its output register, and stays there until it is taken.

@@ -4,12 +4,13 @@
 cycle after it, `words` offers nothing old. Otherwise `words` is an ordinary stream of 32-bit words.
 """
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.bus import MemoryWriteSignature
+from hw.stage import Stage
 from isa.bits import WORD_BITS
 from isa.registers import IMAGE_ADDRESS_BITS, Source
 
@@ -171,6 +172,9 @@ class SourceMux(wiring.Component):
     `sources` are those that exist, each with a port `ram`, `link` or `sdram`; a memory among them
     has a port `write_ram` or `write_sdram` as well. Any other source is silent, and what is written
     there is dropped. `select` changes only while nothing streams and no word waits.
+
+    A rewind gets to the source a cycle later, and words come from there a cycle later: so many
+    registers are on the way.
     """
 
     def __init__(self, *, sources):
@@ -201,14 +205,27 @@ class SourceMux(wiring.Component):
                     port.valid.eq(self.write.valid),
                     self.write.ready.eq(port.ready),
                 ]
+        stage = Stage(WORD_BITS)
+        m.submodules.stage = ResetInserter(self.image.rewind)(stage)
+        connect(m, stage.output, flipped(self.image.words))
+        address = Signal(IMAGE_ADDRESS_BITS, reset_less=True)
+        rewinds = Signal()  # the source gives old words until the next cycle
+        m.d.sync += [address.eq(self.image.address), rewinds.eq(self.image.rewind)]
+        taking, payload, valid = Signal(), Const(0), Const(0)
         for source in self._sources:
-            port = getattr(self, source.name.lower())
-            m.d.comb += port.address.eq(self.image.address)
-            with m.If(self.select == source):
-                m.d.comb += [
-                    port.rewind.eq(self.image.rewind),
-                    port.words.ready.eq(self.image.words.ready),
-                    self.image.words.valid.eq(port.words.valid),
-                    self.image.words.payload.eq(port.words.payload),
-                ]
+            name = source.name.lower()
+            port = getattr(self, name)
+            selected = Signal(name=f"{name}_selected")
+            m.d.sync += [
+                selected.eq(self.select == source),
+                port.rewind.eq(self.image.rewind & (self.select == source)),
+            ]
+            m.d.comb += [port.address.eq(address), port.words.ready.eq(selected & taking)]
+            payload |= Mux(selected, port.words.payload, 0)
+            valid |= selected & port.words.valid
+        m.d.comb += [
+            taking.eq(stage.input.ready & ~rewinds),
+            stage.input.payload.eq(payload),
+            stage.input.valid.eq(valid & ~rewinds),
+        ]
         return m

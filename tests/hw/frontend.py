@@ -146,7 +146,7 @@ def raw(view):
 
 
 async def write(ctx, bus, address, *words):
-    """Writes words to consecutive addresses, or all of them to a port."""
+    """Writes words to consecutive addresses, or all of them to a port; returns when it has acted."""
     port = address in (Register.INPUT, Register.STREAM)
     for index, word in enumerate(words):
         ctx.set(bus.valid, 1)
@@ -156,6 +156,7 @@ async def write(ctx, bus, address, *words):
         await ctx.tick().until(bus.ack)
     ctx.set(bus.valid, 0)
     ctx.set(bus.write, 0)
+    await ctx.tick()
 
 
 async def read(ctx, bus, address):

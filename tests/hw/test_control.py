@@ -371,6 +371,7 @@ def test_image_words_are_written_where_they_belong():
                 if valid:
                     seen.append((address, word))
             ctx.set(bus.valid, 0)
+        await ctx.tick()
         assert ctx.get(dut.image_write.valid)
         seen.append((ctx.get(dut.image_write.address), ctx.get(dut.image_write.data)))
 
@@ -468,11 +469,10 @@ def test_the_hosts_word_is_before_the_flashs(address, claims):
         ctx.set(dut.bus.write, 1)
         ctx.set(dut.bus.address, address)
         ctx.set(dut.bus.write_data, 0x100)
-        while not ctx.get(dut.bus.ack):
-            await ctx.tick()
+        await ctx.tick().until(dut.bus.ack)
+        ctx.set(dut.bus.valid, 0)
         assert ctx.get(dut.claim) == claims
         await pulse(ctx, dut.copied)
-        ctx.set(dut.bus.valid, 0)
         assert not ctx.get(dut.claim)
         await ctx.tick()
         assert await state(ctx, dut.bus) == (State.IDLE if claims else State.CHECKING)

@@ -137,27 +137,30 @@ def test_mux_connects_one_source(select):
 
     async def bench(ctx):
         ctx.set(dut.select, select)
-        ctx.set(dut.image.address, 17)
-        ctx.set(dut.image.rewind, 1)
-        ctx.set(dut.image.words.ready, 1)
+        await ctx.tick()
         ctx.set(here.words.valid, 1)
         ctx.set(here.words.payload, 0xAAAA)
         for there in others:
             ctx.set(there.words.payload, 0x5555)
-        await ctx.delay(0)
-        assert (ctx.get(here.rewind), ctx.get(here.address), ctx.get(here.words.ready)) == (
-            1,
-            17,
-            1,
-        )
+            ctx.set(there.words.valid, 1)
+        await ctx.tick().repeat(3)  # a word before the rewind, and one behind it
+        assert (ctx.get(dut.image.words.valid), ctx.get(dut.image.words.payload)) == (1, 0xAAAA)
+        await rewind(ctx, dut.image, 17)
+        assert (ctx.get(here.rewind), ctx.get(here.address)) == (1, 17)
         for there in others:
             assert (ctx.get(there.rewind), ctx.get(there.words.ready)) == (0, 0)
-        assert (ctx.get(dut.image.words.valid), ctx.get(dut.image.words.payload)) == (1, 0xAAAA)
+        # The word that waits in this cycle is an old one.
+        assert (ctx.get(here.words.ready), ctx.get(dut.image.words.valid)) == (0, 0)
+        await ctx.tick()
+        ctx.set(here.words.payload, 0xBBBB)
+        assert (ctx.get(here.words.ready), ctx.get(dut.image.words.valid)) == (1, 0)
+        await ctx.tick()
         ctx.set(here.words.valid, 0)
-        for there in others:
-            ctx.set(there.words.valid, 1)
-        await ctx.delay(0)
-        assert ctx.get(dut.image.words.valid) == 0
+        assert (ctx.get(dut.image.words.valid), ctx.get(dut.image.words.payload)) == (1, 0xBBBB)
+        ctx.set(dut.image.words.ready, 1)
+        for _ in range(3):
+            await ctx.tick()
+            assert ctx.get(dut.image.words.valid) == 0
 
     simulate(dut, bench)
 
@@ -192,7 +195,7 @@ def test_mux_without_the_source_that_is_selected_is_silent():
         ctx.set(dut.select, Source.SDRAM)
         ctx.set(dut.link.words.valid, 1)
         ctx.set(dut.write.valid, 1)
-        await ctx.delay(0)
+        await ctx.tick().repeat(3)
         assert ctx.get(dut.image.words.valid) == 0
         assert ctx.get(dut.write.ready) == 1
 
