@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.copies import kept
 from isa.bits import WORD_BITS
 
 
@@ -15,6 +16,7 @@ class WordAssembler(wiring.Component):
     """
 
     QUEUE = 4
+    PART_BITS = 128
 
     def __init__(self, shape):
         self._shape = shape
@@ -44,15 +46,19 @@ class WordAssembler(wiring.Component):
             ]
             return m
 
-        # Hundreds of clock enables hang on `gathers` and `vacant`, so both are registers; and so is
-        # `full`, which would otherwise stand in the way of the whole stream.
+        # Hundreds of clock enables hang on `gathers` and `vacant`, so both are registers, one for
+        # each part of an item. So is `full`, which would stand in the way of the whole stream.
+        parts = [
+            slice(start, start + self.PART_BITS) for start in range(0, len(payload), self.PART_BITS)
+        ]
         word = Signal(WORD_BITS, reset_less=True)
-        gathers = Signal()  # `word` joins `earlier`
+        gathers = [kept(1, f"gathers_{n}") for n in range(len(parts))]  # `word` joins `earlier`
         completes = Signal()  # `word` is an item's last, and waits until the item before has left
         full = Signal()
         earlier = Signal(WORD_BITS * (count - 1), reset_less=True)
         item = Signal(len(payload), reset_less=True)
-        vacant = Signal(init=1)  # no item waits; apart from `items.valid`, which decides more
+        # No item waits; apart from `items.valid`, which decides more
+        vacant = [kept(1, f"vacant_{n}", init=1) for n in range(len(parts))]
         index, is_last = Signal(range(count)), Signal()
         m.d.comb += [
             # The last word may not come, or have come, before the item before is on its way.
@@ -64,7 +70,7 @@ class WordAssembler(wiring.Component):
         with m.If(~full):
             m.d.sync += [
                 word.eq(words.payload),
-                gathers.eq(words.valid & ~is_last),
+                *(gather.eq(words.valid & ~is_last) for gather in gathers),
                 completes.eq(words.valid & is_last),
             ]
             with m.If(words.valid):
@@ -72,12 +78,14 @@ class WordAssembler(wiring.Component):
                     index.eq(Mux(is_last, 0, index + 1)),
                     is_last.eq(index == count - 2),
                 ]
-        with m.If(gathers):
-            m.d.sync += earlier.eq(Cat(earlier, word)[WORD_BITS:])
-        with m.If(vacant):
-            m.d.sync += item.eq(Cat(earlier, word))
+        gathered = Cat(earlier, word)
+        for part, joins, takes in zip(parts, gathers, vacant, strict=True):
+            with m.If(joins):
+                m.d.sync += earlier[part].eq(gathered[WORD_BITS:][part])
+            with m.If(takes):
+                m.d.sync += item[part].eq(gathered[part])
         with m.If(~items.valid):
-            m.d.sync += [items.valid.eq(completes), vacant.eq(~completes)]
+            m.d.sync += [items.valid.eq(completes), *(flag.eq(~completes) for flag in vacant)]
         with m.Elif(items.ready):
-            m.d.sync += [items.valid.eq(0), vacant.eq(1)]
+            m.d.sync += [items.valid.eq(0), *(flag.eq(1) for flag in vacant)]
         return m

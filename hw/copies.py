@@ -3,9 +3,9 @@
 from amaranth.hdl import Signal
 
 
-def kept(shape, name, *, reset_less=False):
+def kept(shape, name, *, init=None, reset_less=False):
     """A signal for such a register; `hw.synth` keeps the flip-flops behind it as well."""
-    return Signal(shape, name=name, reset_less=reset_less, attrs={"keep": "true"})
+    return Signal(shape, name=name, init=init, reset_less=reset_less, attrs={"keep": "true"})
 
 
 def copy(m, value, name):

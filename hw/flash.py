@@ -58,7 +58,8 @@ class FlashReader(wiring.Component):
         COMMAND = 1
         DATA = 2
 
-    PAD_CYCLES = 2  # from the clock's fall to the cycle in which `cipo` is what stood there then
+    # From the clock's fall to the cycle in which what stood in the pad then has come from there.
+    PAD_CYCLES = 3
 
     def __init__(self, *, offset):
         if not isinstance(offset, int) or not 0 <= offset < FLASH_BYTES:
@@ -84,23 +85,28 @@ class FlashReader(wiring.Component):
         arriving = Signal(self.PAD_CYCLES)
         arrived = Signal(range(WORD_BITS))
         bits = Signal(WORD_BITS)
+        complete = Signal()  # a word is
+        cipo = Signal(reset_less=True)
         wait = Signal()
         m.d.comb += [
             spi.copi.eq(to_send[-1]),
             # The last bit of a word is not asked for while the word before it waits.
             wait.eq((clocked == WORD_BITS - 1) & words.valid),
         ]
-        m.d.sync += arriving.eq(arriving << 1)
+        m.d.sync += [arriving.eq(arriving << 1), cipo.eq(spi.cipo), complete.eq(0)]
 
         with m.If(words.ready):
             m.d.sync += words.valid.eq(0)
         with m.If(arriving[-1]):
-            m.d.sync += [bits.eq(Cat(spi.cipo, bits)), arrived.eq(arrived + 1)]
-            with m.If(arrived == WORD_BITS - 1):
-                word = Cat(spi.cipo, bits[:-1])
-                # Bytes come lowest first, but their bits highest first.
-                lanes = [word[start : start + 8] for start in reversed(range(0, WORD_BITS, 8))]
-                m.d.sync += [words.payload.eq(Cat(lanes)), words.valid.eq(1)]
+            m.d.sync += [
+                bits.eq(Cat(cipo, bits)),
+                arrived.eq(arrived + 1),
+                complete.eq(arrived == WORD_BITS - 1),
+            ]
+        with m.If(complete):
+            # Bytes come lowest first, but their bits highest first.
+            lanes = [bits[start : start + 8] for start in reversed(range(0, WORD_BITS, 8))]
+            m.d.sync += [words.payload.eq(Cat(lanes)), words.valid.eq(1)]
 
         with m.Switch(state):
             with m.Case(State.IDLE):
@@ -124,12 +130,19 @@ class FlashReader(wiring.Component):
                 with m.If(spi.sck):
                     m.d.sync += [arriving[0].eq(1), clocked.eq(clocked + 1)]
         with m.If(~self.enable):
-            m.d.sync += [state.eq(State.IDLE), words.valid.eq(0), arriving.eq(0)]
+            m.d.sync += [
+                state.eq(State.IDLE),
+                words.valid.eq(0),
+                arriving.eq(0),
+                complete.eq(0),
+            ]
         return m
 
 
 class FlashCopier(wiring.Component):
     """Copies the image in the flash to the memory, once, after the reset, as `isa.flash` says.
+
+    A word takes some cycles, so that hardly anything depends on two things at once.
 
     Members
     -------
@@ -148,11 +161,14 @@ class FlashCopier(wiring.Component):
     spi : Out(SpiSignature)
     """
 
-    class State(enum.Enum, shape=2):
-        WAIT = 0
-        COPY = 1
-        DONE = 2
-        OFF = 3
+    class State(enum.Enum, shape=3):
+        WAIT = 0  # for the memory
+        FETCH = 1  # a word is awaited
+        JUDGE = 2
+        OFFER = 3
+        TAKEN = 4
+        DONE = 5
+        OFF = 6
 
     def __init__(self, *, geometry):
         if not geometry.sdram_bytes:
@@ -168,7 +184,7 @@ class FlashCopier(wiring.Component):
                 "claim": In(1),
                 "host": In(writes),
                 "write": Out(writes),
-                "copying": Out(1),
+                "copying": Out(1, init=1),
                 "copied": Out(1),
                 "spi": Out(SpiSignature()),
             }
@@ -183,40 +199,51 @@ class FlashCopier(wiring.Component):
         word = reader.words.payload
         address = Signal(IMAGE_ADDRESS_BITS)
         last = Signal(IMAGE_ADDRESS_BITS, init=HEADER_WORDS - 1)
-        foreign = Signal()
         length_address = HEADER["frame_words"].offset // WORD_BITS
+        # Of the word that waits, from the cycle after the one in which it came
+        foreign, is_length, is_last = Signal(), Signal(), Signal()
         m.d.comb += [
-            foreign.eq((address == 0) & (word != MAGIC)),
-            reader.enable.eq(state == State.COPY),
-            self.copying.eq(state != State.OFF),
             self.copied.eq(state == State.DONE),
+            reader.words.ready.eq(state == State.TAKEN),
+        ]
+        m.d.sync += [
+            foreign.eq((address == 0) & (word != MAGIC)),
+            is_length.eq((address == length_address) & (word <= self._most)),
+            is_last.eq(address == last),
         ]
         with m.If(self.copying):
             m.d.comb += [
-                self.write.valid.eq(reader.words.valid & ~foreign),
+                self.write.valid.eq(state == State.OFFER),
                 self.write.address.eq(address),
                 self.write.data.eq(word),
-                reader.words.ready.eq(self.write.ready),
             ]
         with m.Else():
             connect(m, flipped(self.host), flipped(self.write))
 
+        stop = [state.eq(State.OFF), self.copying.eq(0), reader.enable.eq(0)]
         with m.Switch(state):
             with m.Case(State.WAIT):
                 with m.If(self.memory_ready):
-                    m.d.sync += state.eq(State.COPY)
-            with m.Case(State.COPY):
-                with m.If(reader.words.valid & foreign):
-                    m.d.sync += state.eq(State.OFF)
-                with m.Elif(reader.words.valid & self.write.ready):
-                    m.d.sync += address.eq(address + 1)
-                    with m.If((address == length_address) & (word <= self._most)):
-                        m.d.sync += last.eq(word + HEADER_WORDS - 1)
-                    with m.If(address == last):
-                        m.d.sync += state.eq(State.DONE)
+                    m.d.sync += [state.eq(State.FETCH), reader.enable.eq(1)]
+            with m.Case(State.FETCH):
+                with m.If(reader.words.valid):
+                    m.d.sync += state.eq(State.JUDGE)
+            with m.Case(State.JUDGE):
+                m.d.sync += state.eq(State.OFFER)
+                with m.If(foreign):
+                    m.d.sync += stop
+            with m.Case(State.OFFER):
+                with m.If(self.write.ready):
+                    m.d.sync += state.eq(State.TAKEN)
+            with m.Case(State.TAKEN):
+                m.d.sync += [address.eq(address + 1), state.eq(State.FETCH)]
+                with m.If(is_length):
+                    m.d.sync += last.eq(word + HEADER_WORDS - 1)
+                with m.If(is_last):
+                    m.d.sync += state.eq(State.DONE)
             with m.Case(State.DONE):
-                m.d.sync += state.eq(State.OFF)
+                m.d.sync += stop
         # A fault may be known a cycle after the memory is ready.
         with m.If(self.claim | self.memory_fault):
-            m.d.sync += state.eq(State.OFF)
+            m.d.sync += stop
         return m

@@ -227,14 +227,20 @@ class Loader(wiring.Component):
                 here, value = header_field(name)
                 with m.If(here):
                     m.d.sync += target.eq(value)
-            for name, expected, flag in (
-                ("magic", MAGIC, foreign_magic),
-                ("version", VERSION, foreign_version),
-                ("geometry", self._geometry.digest, foreign_geometry),
-            ):
-                here, value = header_field(name)
-                with m.If(here):
-                    m.d.sync += flag.eq(value != expected)
+        # Another cycle later: that is early enough for VERDICT, even with the word before the CRC.
+        for name, expected, flag in (
+            ("magic", MAGIC, foreign_magic),
+            ("version", VERSION, foreign_version),
+            ("geometry", self._geometry.digest, foreign_geometry),
+        ):
+            here, value = header_field(name)
+            was_here, differs = Signal(name=f"was_{name}"), Signal(name=f"other_{name}")
+            m.d.sync += [
+                was_here.eq(in_header & past_valid & here),
+                differs.eq(value != expected),
+            ]
+            with m.If(was_here):
+                m.d.sync += flag.eq(differs)
 
         # Packets: what a header says is known a cycle after it was taken, in JUDGE
         header, past_header = data.View(PACKET, word), data.View(PACKET, past)

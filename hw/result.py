@@ -36,13 +36,14 @@ class Result(wiring.Component):
     """
 
     READ_LATENCY = 3
+    PLACE_LATENCY = 2  # of a place in the list: comparison, and exchange
 
     def __init__(self, *, post_lanes, classes, top_k):
         check_positive("Result", post_lanes=post_lanes, classes=classes, top_k=top_k)
         if classes > NO_CLASS:
             raise ValueError(f"Result classes must be at most {NO_CLASS}, not {classes!r}")
         self._post_lanes, self._classes, self._top_k = post_lanes, classes, top_k
-        self.scan_latency = self.READ_LATENCY + 1 + top_k
+        self.scan_latency = self.READ_LATENCY + 1 + self.PLACE_LATENCY * top_k
         super().__init__(
             {
                 "clear": In(1),
@@ -102,7 +103,7 @@ class Result(wiring.Component):
             self.read_logit.eq(logits[lanes[1]]),
         ]
 
-        # --- one class a cycle into a sorted list, each of whose places works a cycle later -----
+        # --- one class a cycle into a sorted list, each of whose places works a while later ------
         with m.If(scanning):
             m.d.sync += [scanned.eq(scanned + 1), scan_at.lane.eq(scan_at.lane + 1)]
             with m.If(scan_at.lane == self._post_lanes - 1):
@@ -128,29 +129,36 @@ class Result(wiring.Component):
         used = Signal(self._top_k)
         for i in range(self._top_k):
             held_index, held_logit = self.top_class[i], self.top_logit[i]
+            # First it is seen whether it enters; what does so in this cycle will be held by then.
             # Strictly larger, so that of equal logits the lower class, which came first, stays.
             enters = Signal(name=f"enters_{i}")
-            m.d.comb += enters.eq(valid & (sure | ~used[i] | (logit > held_logit)))
+            at_end, at_valid = Signal(name=f"at_end_{i}"), Signal(name=f"at_valid_{i}")
+            at_index = Signal.like(index, name=f"at_index_{i}", reset_less=True)
+            at_logit = Signal.like(logit, name=f"at_logit_{i}", reset_less=True)
+            larger = Mux(enters, logit > at_logit, ~used[i] | (logit > held_logit))
+            m.d.sync += [
+                at_end.eq(end),
+                at_valid.eq(valid),
+                at_index.eq(index),
+                at_logit.eq(logit),
+                enters.eq(valid & (sure | larger)),
+            ]
             with m.If(enters):
-                m.d.sync += [used[i].eq(1), held_index.eq(index), held_logit.eq(logit)]
+                m.d.sync += [used[i].eq(1), held_index.eq(at_index), held_logit.eq(at_logit)]
             if i == self._top_k - 1:
-                m.d.sync += self.done.eq(end)
+                m.d.sync += self.done.eq(at_end)
                 break
             # What it displaces, or itself, goes on to the next place.
-            next_end, next_valid, next_sure = (
-                Signal(name=f"{name}_{i}") for name in ("end", "valid", "sure")
-            )
-            next_index = Signal.like(index, name=f"index_{i}", reset_less=True)
-            next_logit = Signal.like(logit, name=f"logit_{i}", reset_less=True)
+            end, valid, sure = (Signal(name=f"{name}_{i}") for name in ("end", "valid", "sure"))
+            index = Signal.like(index, name=f"index_{i}", reset_less=True)
+            logit = Signal.like(logit, name=f"logit_{i}", reset_less=True)
             m.d.sync += [
-                next_end.eq(end),
-                next_valid.eq(valid & (~enters | used[i])),
-                next_sure.eq(enters),
-                next_index.eq(Mux(enters, held_index, index)),
-                next_logit.eq(Mux(enters, held_logit, logit)),
+                end.eq(at_end),
+                valid.eq(at_valid & (~enters | used[i])),
+                sure.eq(enters),
+                index.eq(Mux(enters, held_index, at_index)),
+                logit.eq(Mux(enters, held_logit, at_logit)),
             ]
-            end, valid, sure = next_end, next_valid, next_sure
-            index, logit = next_index, next_logit
         with m.If(self.scan):
             m.d.sync += used.eq(0)
             for i in range(self._top_k):

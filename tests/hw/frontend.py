@@ -146,7 +146,7 @@ def raw(view):
 
 
 async def write(ctx, bus, address, *words):
-    """Writes words to consecutive addresses, or all of them to a port; returns when it has acted."""
+    """Writes words to consecutive addresses, or all of them to a port, and waits until it acts."""
     port = address in (Register.INPUT, Register.STREAM)
     for index, word in enumerate(words):
         ctx.set(bus.valid, 1)

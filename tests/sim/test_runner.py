@@ -328,7 +328,7 @@ def test_counters_tell_work_from_waiting():
             assert layer.activity["wait_input"] == 0 or layer.kind is LayerKind.STEM
             assert layer.activity["begin_layer"] >= 4
             assert layer.activity["drain_layer"] > 0
-        scan = network.classes + Result.READ_LATENCY + 1 + TINY.top_k + 1
+        scan = network.classes + Result.READ_LATENCY + Result.PLACE_LATENCY * TINY.top_k + 2
         assert tail.activity["scan_logits"] == scan
         assert tail.activity["wait_crc"] == tail.cycles - scan > 0
     assert all(result.counters[0][name] for name in EXCLUSIVE)
