@@ -6,47 +6,20 @@ deadline. A frame that fails is tried again after a recovery, and leaves the nex
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from host.device_errors import EXPLANATIONS, DeviceError
-from isa import checked
-from isa.bits import WORD_BITS
+from host.device_errors import DeviceError
+from host.frames import Frame, pack_frame, sign_extended
+from host.image_loader import ImageLoader
+from host.register_access import RegisterAccess, Transport
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import MAGIC, VERSION, Image
-from isa.registers import (
-    CONTROL,
-    COUNTERS,
-    MEMORY,
-    ErrorCode,
-    Register,
-    Source,
-    State,
-)
+from isa.registers import COUNTERS, Register, Source, State
 
-CHUNK_WORDS = 1024  # written at once, so that progress can be shown and Ctrl-C is answered
-CHECK_TIMEOUT = 5.0  # seconds; checking the largest image takes milliseconds
-FRAME_TIMEOUT = 10.0
-# From the first question; the test of 32 MiB takes half a second, the longest image in flash 3.4 s.
-MEMORY_TIMEOUT = 10.0
-POLL_SECONDS = 0.0005
-
-
-class Transport(Protocol):
-    """Access to the register map of :mod:`isa.registers`, by word address.
-
-    Addresses increment, except in the port windows. Both methods either do all that was asked or
-    raise an OSError or RuntimeError whose message is meant for the user; neither may hang.
-    A transport may also have ``wait(timeout) -> None``, which returns when the state has perhaps
-    changed, or after ``timeout`` seconds.
-    """
-
-    def read(self, address: int, count: int) -> list[int]: ...
-
-    def write(self, address: int, words: Sequence[int]) -> None: ...
+FRAME_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,34 +28,6 @@ class Identity:
 
     version: int
     geometry: Geometry
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The result of one frame.
-
-    ``top``: (class, logit), largest first, ties by the lower class. ``counters``: perf counters by
-    lower-case register name, in cycles; all 0 if the transport cannot count.
-    """
-
-    logits: list[int]
-    top: list[tuple[int, int]]
-    counters: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def cycles(self) -> int:
-        return self.counters.get("cycles", 0)
-
-
-def pack_frame(frame: npt.NDArray[np.uint8]) -> list[int]:
-    """A frame, uint8 (H, W, C), as the words of the INPUT port; the last one filled with zeros."""
-    raw = np.ascontiguousarray(frame, np.uint8).tobytes()
-    return [int(word) for word in np.frombuffer(raw + bytes(-len(raw) % 4), "<u4")]
-
-
-def sign_extended(word: int) -> int:
-    """A 32-bit two's complement number."""
-    return word - (word >> (WORD_BITS - 1) << WORD_BITS)
 
 
 class Device:
@@ -111,15 +56,12 @@ class Device:
             raise ValueError(f"Retries must be at least 0, not {retries!r}")
         if frame_timeout <= 0:
             raise ValueError(f"Frame time-out must be positive, not {frame_timeout!r}")
-        self._transport = transport
+        self._registers = RegisterAccess(transport, clock=clock, sleep=sleep)
+        self._loader = ImageLoader(self._registers, source=source, progress=progress)
         self._expected = expected
         self._source = source
         self._retries = retries
         self._frame_timeout = frame_timeout
-        self._progress = progress
-        self._clock = clock
-        self._sleep = sleep
-        self._image: Image | None = None
         self._identity: Identity | None = None
         self._unsettled = False  # a frame was begun and neither finished nor recovered from
 
@@ -127,7 +69,7 @@ class Device:
 
     def identify(self) -> Identity:
         """Checks that an accelerator answers, and which one. Raises DeviceError."""
-        magic, version, digest = self._transport.read(Register.ID, 3)
+        magic, version, digest = self._registers.read_window(Register.ID, 3)
         if magic != MAGIC:
             raise DeviceError(
                 f"Device must identify itself as {MAGIC:#010x}, not {magic:#010x}: is the "
@@ -161,77 +103,7 @@ class Device:
         One that it holds already, from its bitstream or from an earlier session, is not sent again.
         """
         geometry = (self._identity or self.identify()).geometry
-        if self._source is Source.SDRAM:
-            self._await_memory()
-        room = {Source.RAM: geometry.image_words, Source.SDRAM: geometry.sdram_image_words}
-        words = room.get(self._source)
-        if words == 0:
-            raise DeviceError("Device must have a block RAM to keep its image there: it has none")
-        if words is not None and len(image.words) > words:
-            raise DeviceError(
-                f"Image must fit the {words} words of the device's image memory, "
-                f"not {len(image.words)}: {len(image.words) - words} too many"
-            )
-        self._image = image
-        self._command("abort")
-        self._transport.write(Register.SOURCE, [self._source.value])
-        try:
-            if self._source is Source.LINK or not self._holds_image():
-                self._load()
-        except DeviceError:
-            self._image = None
-            raise
-
-    def _await_memory(self) -> None:
-        """Waits until the SDRAM has been tested, and has what is in the flash: that may be the
-        image. Raises DeviceError if there is no good one."""
-        deadline = self._clock() + MEMORY_TIMEOUT
-        while True:
-            memory = checked.decode(MEMORY, self._transport.read(Register.MEMORY, 1)[0])
-            if not memory["present"]:
-                raise DeviceError("Device must have an SDRAM to keep its image there: it has none")
-            if memory["ready"] and not memory["copying"]:
-                break
-            if self._clock() >= deadline:
-                done = "copied its flash" if memory["ready"] else "tested its SDRAM"
-                raise DeviceError(
-                    f"Device must have {done} within {MEMORY_TIMEOUT:g} s of its start"
-                )
-            self._sleep(POLL_SECONDS)
-        if memory["fault"]:
-            raise DeviceError(
-                f"Device must have an SDRAM that keeps what is written: the 16 bytes at "
-                f"{memory['fault_address'] << 4:#x} did not"
-            )
-
-    def _holds_image(self) -> bool:
-        """Whether the memory on the device proves to hold the image."""
-        try:
-            self._check()
-        except DeviceError:
-            return False
-        return True
-
-    def _load(self) -> None:
-        assert self._image is not None
-        self._command("abort")
-        if self._source is not Source.LINK:
-            self._write_window(Register.IMAGE, self._image.words)
-        self._check()
-
-    def _check(self) -> None:
-        """Has the device check the image it holds, and confirms which image that is."""
-        assert self._image is not None
-        self._command("check")
-        if self._source is Source.LINK:
-            self._write_port(Register.STREAM, self._image.words)
-        self._await((State.READY,), CHECK_TIMEOUT, "check its image")
-        crc = self._transport.read(Register.IMAGE_CRC, 1)[0]
-        if crc != self._image.crc32:
-            raise DeviceError(
-                f"Device must have the image with CRC-32 {self._image.crc32:#010x} after loading "
-                f"it, not the one with {crc:#010x}"
-            )
+        self._loader.load(image, geometry)
 
     # --- frames -----------------------------------------------------------------------------
 
@@ -242,7 +114,7 @@ class Device:
         raised as DeviceError, after a recovery, so that the next frame may work. An error of the
         transport is raised as it is, and the next frame begins with a recovery.
         """
-        image = self._image
+        image = self._loader.image
         if image is None:
             raise DeviceError("Device must have an image before it can classify: load one first")
         frame = self._checked(frame, image)
@@ -273,7 +145,7 @@ class Device:
         are asked for, which takes less time than a frame on a slow link. ValueError for frames that
         do not fit there together. An error is raised as DeviceError, after a recovery.
         """
-        image = self._image
+        image = self._loader.image
         if image is None or self._identity is None or self._source is not Source.SDRAM:
             raise DeviceError("Device must have its image in SDRAM to compute frames from there")
         pixels = [pack_frame(self._checked(frame, image)) for frame in frames]
@@ -285,11 +157,11 @@ class Device:
         self._unsettled = True
         try:
             for words in pixels:
-                self._write_port(Register.INPUT, words)
+                self._registers.write_port(Register.INPUT, words)
             results = []
             for left in reversed(range(len(pixels))):
-                count = self._transport.read(Register.FRAMES, 1)[0]
-                self._command("start", *["more"] * (left > 0))
+                count = self._registers.read(Register.FRAMES)
+                self._registers.command("start", *["more"] * (left > 0))
                 results.append(self._finish(count, image, logits=logits))
         except DeviceError as error:
             try:
@@ -312,21 +184,21 @@ class Device:
 
     def _classify(self, frame: npt.NDArray[np.uint8], image: Image) -> Frame:
         assert self._identity is not None
-        frames = self._transport.read(Register.FRAMES, 1)[0]
+        frames = self._registers.read(Register.FRAMES)
         pixels = pack_frame(frame)
         stream = image.frame if self._source is Source.LINK else []
         room = self._identity.geometry.input_bytes
         if self._source is Source.SDRAM or image.info.input_bytes <= room:
-            self._write_port(Register.INPUT, pixels)
-            self._command("start")
-            self._write_port(Register.STREAM, stream)
+            self._registers.write_port(Register.INPUT, pixels)
+            self._registers.command("start")
+            self._registers.write_port(Register.STREAM, stream)
         else:
             # The input memory has room for all of it only while the stem works it off.
             first = image.first_layer_words
-            self._command("start")
-            self._write_port(Register.STREAM, stream[:first])
-            self._write_port(Register.INPUT, pixels)
-            self._write_port(Register.STREAM, stream[first:])
+            self._registers.command("start")
+            self._registers.write_port(Register.STREAM, stream[:first])
+            self._registers.write_port(Register.INPUT, pixels)
+            self._registers.write_port(Register.STREAM, stream[first:])
         return self._finish(frames, image)
 
     def classify_all(self, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Frame]:
@@ -337,7 +209,7 @@ class Device:
         if self._source is not Source.SDRAM:
             yield from map(self.classify, frames)
             return
-        image = self._image
+        image = self._loader.image
         if image is None:
             raise DeviceError("Device must have an image before it can classify: load one first")
         coming = (self._checked(frame, image) for frame in frames)
@@ -364,28 +236,28 @@ class Device:
     ) -> Frame:
         """The result of ``frame``, whose pixels may have been ``sent``; and sends the next one."""
         self._unsettled = True
-        count = self._transport.read(Register.FRAMES, 1)[0]
+        count = self._registers.read(Register.FRAMES)
         if not sent:
-            self._write_port(Register.INPUT, pack_frame(frame))
-        self._command("start")
+            self._registers.write_port(Register.INPUT, pack_frame(frame))
+        self._registers.command("start")
         if following is not None:
-            self._write_port(Register.INPUT, pack_frame(following))
+            self._registers.write_port(Register.INPUT, pack_frame(following))
         result = self._finish(count, image)
         self._unsettled = False
         return result
 
     def _finish(self, frames: int, image: Image, *, logits: bool = True) -> Frame:
         """The result of the frame that was started last, when ``frames`` had been finished."""
-        self._await((State.DONE,), self._frame_timeout, "finish a frame")
+        self._registers.await_state(State.DONE, self._frame_timeout, "finish a frame")
         # DONE may also be what the frame before has left, if START was lost on the way.
-        now = self._transport.read(Register.FRAMES, 1)[0]
+        now = self._registers.read(Register.FRAMES)
         if now != (frames + 1) & 0xFFFF_FFFF:
             raise DeviceError(
                 f"Device must have finished {frames + 1} frames after this one, not {now}"
             )
         classes = image.info.classes
-        found = self._transport.read(Register.LOGITS, classes) if logits else []
-        counters = self._transport.read(Register.CYCLES, len(COUNTERS))
+        found = self._registers.read_window(Register.LOGITS, classes) if logits else []
+        counters = self._registers.read_window(Register.CYCLES, len(COUNTERS))
         return Frame(
             [sign_extended(word) for word in found],
             self._read_top(classes),
@@ -395,62 +267,15 @@ class Device:
     def _read_top(self, classes: int) -> list[tuple[int, int]]:
         assert self._identity is not None
         count = min(self._identity.geometry.top_k, classes)
-        top_classes = self._transport.read(Register.TOP_CLASS, count)
-        top_logits = self._transport.read(Register.TOP_LOGIT, count)
+        top_classes = self._registers.read_window(Register.TOP_CLASS, count)
+        top_logits = self._registers.read_window(Register.TOP_LOGIT, count)
         return [(c, sign_extended(w)) for c, w in zip(top_classes, top_logits, strict=True)]
 
     def recover(self) -> None:
         """Brings the device back to READY: aborts, checks, and loads the image if that fails."""
-        self._command("abort")
-        if self._image is not None:
-            try:
-                self._check()
-            except DeviceError:
-                self._load()
+        self._registers.command("abort")
+        self._loader.restore()
         self._unsettled = False
-
-    # --- plumbing ---------------------------------------------------------------------------
-
-    def _command(self, *names: str) -> None:
-        bits = dict.fromkeys(CONTROL.members, 0) | dict.fromkeys(names, 1)
-        self._transport.write(Register.CONTROL, [checked.encode(CONTROL, bits)])
-
-    def _write_window(self, address: int, words: Sequence[int]) -> None:
-        for start in range(0, len(words), CHUNK_WORDS):
-            self._transport.write(address + start, words[start : start + CHUNK_WORDS])
-            if self._progress is not None:
-                self._progress(min(start + CHUNK_WORDS, len(words)), len(words))
-
-    def _write_port(self, address: int, words: Sequence[int]) -> None:
-        for start in range(0, len(words), CHUNK_WORDS):
-            self._transport.write(address, words[start : start + CHUNK_WORDS])
-
-    def _await(self, wanted: tuple[State, ...], timeout: float, what: str) -> State:
-        """Waits until the state is one of ``wanted``; DeviceError for ERROR or a time-out."""
-        deadline = self._clock() + timeout
-        wait = getattr(self._transport, "wait", None)
-        while True:
-            raw = self._transport.read(Register.STATUS, 1)[0]
-            state = State(raw) if raw in State._value2member_map_ else None
-            if state in wanted:
-                return state
-            if state is State.ERROR:
-                raise self._reported()
-            left = deadline - self._clock()
-            if left <= 0:
-                name = state.name if state is not None else f"unknown state {raw}"
-                raise DeviceError(f"Device must {what} within {timeout:g} s, but is still {name}")
-            if wait is not None:
-                wait(left)
-            else:
-                self._sleep(POLL_SECONDS)
-
-    def _reported(self) -> DeviceError:
-        raw = self._transport.read(Register.ERROR, 1)[0]
-        if raw not in ErrorCode._value2member_map_:
-            return DeviceError(f"Device reports an error: unknown code {raw}")
-        code = ErrorCode(raw)
-        return DeviceError(f"Device reports an error: {EXPLANATIONS[code]} ({code.name})", code)
 
 
 assert [r.value for r in COUNTERS] == list(range(Register.CYCLES, Register.CYCLES + len(COUNTERS)))

@@ -52,7 +52,7 @@ def golden_run(geometry: Geometry, image: Image) -> Run:
 
 
 class GoldenTransport:
-    """A device without hardware: ``read`` and ``write`` as :class:`host.device.Transport` says.
+    """A device without hardware: a :class:`host.register_access.Transport`.
 
     ``make_run`` turns a checked image into the function that computes its frames.
     """

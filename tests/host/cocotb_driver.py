@@ -14,7 +14,8 @@ from cocotb.task import bridge, resume
 from cocotb.triggers import FallingEdge, with_timeout
 from cocotb.utils import get_sim_time
 
-from host.device import Device, DeviceError
+from host.device import Device
+from host.device_errors import DeviceError
 from isa import checked
 from isa.geometry import TINY
 from isa.image import HEADER_WORDS, build, parse
