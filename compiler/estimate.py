@@ -24,15 +24,15 @@ class Timing:
     """Latencies of the gateware, in cycles, measured on simulations of the whole core."""
 
     start: int = 2  # from the start of a frame to the first word of the stream
-    layer: int = 4  # from the last write of a layer to the start of the next
-    first_set: int = 3  # from there to the first step, beyond the load of its weights
-    reload_binary: int = 6  # from one set to the next, beyond a cycle a word
-    reload_mac: int = 8
-    drain_binary: int = 11  # from a block's last step to its first drained word
-    drain_mac: int = 14
+    layer: int = 6  # from the last write of a layer to the start of the next
+    first_set: int = 4  # from there to the first step, beyond the load of its weights
+    reload_binary: int = 5  # from one set to the next, at least; or one more than its words
+    reload_mac: int = 7
+    drain_binary: int = 12  # from a block's last step to its first drained word
+    drain_mac: int = 15
     tile: int = 9  # between the drains of two tiles
     post: int = 26  # from the last drained word to its write
-    reduction: int = 11  # from the start of a pool or mean to its last write, beyond its reads
+    reduction: int = 12  # from the start of a pool or mean to its last write, beyond its reads
     bank: int = 11  # from a tile's last drained word until its parameters are done with
     finish: int = 10  # from the last logit to the end, beyond one cycle a class
     descriptors: int = 3  # LAYER packets that the stream may be ahead
@@ -131,7 +131,7 @@ class _Convolution:
         self._layer, self._geometry = layer, geometry
         self._timing, self._stream = timing, stream
         self._words = set_words(layer, geometry)
-        self._reload = self._words + timing.reload(layer)
+        self._reload = max(self._words + 1, timing.reload(layer))
         self._now = self._drained = now  # the arrays' steps, the last drained word
         self._ready = now + timing.first_set + self._words  # when the next set can be used
         self.waits: dict[str, float] = {"weights": 0, "reload": 0, "post": 0}

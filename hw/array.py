@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -49,8 +49,7 @@ def step_layout(operand_shape):
 
 
 class Array(wiring.Component):
-    """Weight registers, dot products, accumulators and output RAM of M lanes. No flow control
-    but for the loading of weights.
+    """Weight registers, dot products, accumulators and output RAM of M lanes. No flow control.
 
     ``dot`` makes the dot product of one lane. ``bipolar``: the dot product is a number of equal
     bits, and the result 2*sum - valid bits; otherwise the result is the sum. ``acc_bits`` is the
@@ -58,17 +57,16 @@ class Array(wiring.Component):
 
     Members
     -------
-    load : In(stream of port_bits)
-        The words of the next weight set. Each brings the next bits of every lane's weights, lane 0
-        in its lowest ones. Taken while the shadow set is not full, that is from the cycle after the
-        swap on.
+    load_valid, load : In(1), In(port_bits)
+        The words of the next weight set, each one cycle after its ``load_valid``. Each brings the
+        next bits of every lane's weights, lane 0 in its lowest ones. There is room for one set: its
+        first word comes in the cycle after the swap or later.
     whole : In(1)
         The set that is loaded has all the parts that the dot product names in ``weight_parts``.
         Otherwise it ends with the first, and what the other weights are multiplied by must be 0.
-    loaded : Out(1)
-        Pulses with the last word of a set. The swap may come in the next cycle or any later one.
     step : In(step_layout)
-        One operand. ``swap`` only after ``loaded``. A pixel may come in consecutive cycles.
+        One operand. A ``swap`` comes with the last word of its set, or later. A pixel may come in
+        consecutive cycles.
     written, written_pixel : Out
         A pulse ``step_latency`` cycles after a ``last`` step: its sums can be read from this cycle
         on, until the same pixel's next ``last`` step is written.
@@ -93,15 +91,15 @@ class Array(wiring.Component):
         for bits in self._parts:
             check_multiple("Array", "weight set", lanes * bits, "port_bits", port_bits)
         self._row_bits = port_bits // lanes
-        self._first_words = lanes * self._parts[0] // port_bits
         self.set_words = lanes * sum(self._parts) // port_bits
+        self.first_words = lanes * self._parts[0] // port_bits  # of a set that is not whole
         # A copy of the operand, another beside the active weights, and the output RAM.
         self.step_latency = self._dots[0].latency + 3
         super().__init__(
             {
-                "load": In(stream.Signature(port_bits)),
+                "load_valid": In(1),
+                "load": In(port_bits),
                 "whole": In(1, init=1),
-                "loaded": Out(1),
                 "step": In(step_layout(self._dots[0].operand.shape())),
                 "written": Out(1),
                 "written_pixel": Out(PIXEL_BITS),
@@ -119,30 +117,31 @@ class Array(wiring.Component):
             m.submodules[f"dot_{lane}"] = dot
 
         # --- shadow weights ----------------------------------------------------------------------
-        shadow = Signal(lanes * sum(self._parts), reset_less=True)
-        last_word = Mux(self.whole, self.set_words - 1, self._first_words - 1)
-        word, full = Signal(range(self.set_words)), Signal()
-        swap = step.valid & step.swap
-        m.d.comb += [
-            self.load.ready.eq(~full),
-            self.loaded.eq(self.load.valid & ~full & (word == last_word)),
-        ]
-        # A register on the long way from the ring's memory to all lanes.
-        arrived = Signal(self._port_bits, reset_less=True)
-        place = Signal(self.set_words)
-        m.d.sync += arrived.eq(self.load.payload)
-        with m.If(self.load.valid & ~full):
-            m.d.comb += place.eq(1 << word)
-            m.d.sync += word.eq(word + 1)
-        with m.If(self.loaded):
-            m.d.sync += [word.eq(0), full.eq(1)]
-        with m.If(swap):
-            # The copy is made one cycle later, at the edge that stores the next set's first word.
-            m.d.sync += full.eq(0)
+        # One shift register for each part of a set: a word goes in at the end, for all lanes.
+        words = [lanes * bits // self._port_bits for bits in self._parts if bits]
+        assert len(words) <= 2
+        word = Signal(range(self.set_words))
+        last_word = Mux(self.whole, self.set_words - 1, words[0] - 1)
+        with m.If(self.load_valid):
+            m.d.sync += word.eq(Mux(word == last_word, 0, word + 1))
+        of_first = word < words[0]
+        shifts = [self.load_valid & of_first, self.load_valid & ~of_first]
 
-        def shadow_weights(lane):
-            words = [shadow.word_select(i, self._port_bits) for i in range(self.set_words)]
-            return Cat(word.word_select(lane, self._row_bits) for word in words)
+        def shadow_weights(start, count, index):
+            """Those of so many lanes; a list of each one's."""
+            rows = [[] for _ in range(count)]
+            share = slice(start * self._row_bits, (start + count) * self._row_bits)
+            for part, (length, shift) in enumerate(zip(words, shifts, strict=False)):
+                shift = copy(m, shift, f"shift_{index}_{part}")
+                width = share.stop - share.start
+                shadow = Signal(length * width, name=f"shadow_{index}_{part}", reset_less=True)
+                with m.If(shift):
+                    m.d.sync += shadow.eq(Cat(shadow, self.load[share])[width:])
+                for number in range(length):
+                    word = shadow.word_select(number, width)
+                    for lane, row in enumerate(rows):
+                        row.append(word.word_select(lane, self._row_bits))
+            return [Cat(row) for row in rows]
 
         # --- control that travels beside the operand ---------------------------------------------
         # after[n] is what the step was n cycles ago.
@@ -207,21 +206,14 @@ class Array(wiring.Component):
         for start in range(0, lanes, LANES_PER_COPY):
             index = start // LANES_PER_COPY
             dots = self._dots[start : start + LANES_PER_COPY]
-            swap_copy = copy(m, swap, f"swap_{index}")
-            # Where the word goes that has arrived.
-            place_copy = copy(m, place, f"place_{index}")
-            for number in range(self.set_words):
-                first, bits = start * self._row_bits, len(dots) * self._row_bits
-                with m.If(place_copy[number]):
-                    m.d.sync += shadow[number * self._port_bits + first :][:bits].eq(
-                        arrived[first:][:bits]
-                    )
+            swap_copy = copy(m, step.valid & step.swap, f"swap_{index}")
+            loaded = shadow_weights(start, len(dots), index)
             operand_copy = copy(m, operand, f"operand_{index}")
             clear = copy(m, after[dot_latency].masked, f"clear_{index}")
             for lane, dot in enumerate(dots, start):
                 active = Signal(dot.weights.shape(), name=f"active_{lane}", reset_less=True)
                 with m.If(swap_copy):
-                    m.d.sync += active.eq(shadow_weights(lane))
+                    m.d.sync += active.eq(loaded[lane - start])
                 m.d.comb += [
                     dot.operand.eq(operand_copy),
                     dot.weights.eq(active),

@@ -98,7 +98,6 @@ class Core(wiring.Component):
         residual_shape = residual_layout(post_lanes)
 
         parts.sequencer = sequencer = Sequencer()
-        parts.ring = ring = WeightRing(port_bits=geometry.port_bits, depth=geometry.ring_words)
         parts.steps = steps = StepWalker(
             **taps, post_lanes=post_lanes, ready_latency=InputRing.READY_LATENCY
         )
@@ -122,6 +121,11 @@ class Core(wiring.Component):
         )  # fmt: skip
         parts.mac = mac = mac_array(
             **taps, lanes=lanes, port_bits=geometry.port_bits, post_lanes=post_lanes
+        )
+        parts.ring = ring = WeightRing(
+            port_bits=geometry.port_bits,
+            depth=geometry.ring_words,
+            max_set_words=max(xnor.set_words, mac.set_words),
         )
         parts.drain = drain = Drain(groups=geometry.groups)
         parts.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
@@ -160,59 +164,75 @@ class Core(wiring.Component):
             flag(f"reduction_{what}", LayerKind.POOL, LayerKind.MEAN)
             for what in ("reads", "writes")
         )
-        binary_weights = flag("binary_weights", LayerKind.BINARY)
         connect(m, flipped(self.descriptor), sequencer.descriptor)
         connect(m, flipped(self.params), post.params)
         connect(m, flipped(self.weights), ring.write)
+
+        def starts(name: str, strobe):
+            """A unit's start: a register of its own, and a copy if two units have the same."""
+            target = kept(1, f"start_{name}")
+            m.d.sync += target.eq(strobe)
+            return target
+
+        start_convolution, start = sequencer.starts_convolution, sequencer.starts
         connect(m, flipped(self.input), input_ring.write)
         for unit in (steps, reducer, drain, writer):
             m.d.comb += unit.layer.eq(layer)
         m.d.comb += [
             sequencer.start_frame.eq(self.start),
-            steps.start.eq(sequencer.start_convolution),
-            drain.start.eq(sequencer.start_convolution),
-            reducer.start.eq(sequencer.start_reduction),
-            writer.start.eq(sequencer.start),
+            steps.start.eq(starts("steps", start_convolution)),
+            drain.start.eq(starts("drain", start_convolution)),
+            ring.start.eq(starts("ring", start_convolution)),
+            reducer.start.eq(starts("reducer", sequencer.starts_reduction)),
+            writer.start.eq(starts("writer", start)),
             sequencer.layer_done.eq(writer.done),
             sequencer.frame_ok.eq(self.frame_ok),
             self.frame_done.eq(sequencer.frame_done),
         ]
 
         # --- weights: ring -> the array that the layer uses --------------------------------------
-        steps_in_tile = Signal(SIZE_BITS + 4)
-        m.d.sync += steps_in_tile.eq(layer.kernel_rows * layer.inner)
+        sets = Signal(SIZE_BITS + 4)
         stem = is_kind[LayerKind.STEM]
-        binary_words, stem_words, mac_words = (
-            steps_in_tile * (set_bits // geometry.port_bits)
-            for set_bits in (
-                geometry.binary_set_bits,
-                geometry.stem_set_bits,
-                geometry.mac_set_bits,
-            )
-        )
-        m.d.sync += ring.words.eq(Mux(binary, binary_words, Mux(stem, stem_words, mac_words)))
+        m.d.sync += sets.eq(layer.kernel_rows * layer.inner)
+        # From a set's issue to its first step in the array, and so to when the next may come.
+        xnor_latency = StepWalker.LATENCY + READ_LATENCY
+        mac_latency = xnor_latency + RESIDUAL_LATENCY - READ_LATENCY + MacOperand.LATENCY
+        assert 1 + xnor_latency >= WeightRing.LOADED_LATENCY
+        to_free = [
+            later(steps.taken, latency + 1 - WeightRing.FREED_LATENCY, f"taken_{latency}")
+            for latency in (mac_latency, xnor_latency)
+        ]
+        to_mac = flag("weights_to_mac", *set(LayerKind) - {LayerKind.BINARY})
         m.d.comb += [
             mac.whole.eq(stem),
-            ring.start.eq(later(sequencer.start_convolution, 1, "ring_start")),
+            ring.sets.eq(sets),
+            ring.set_words.eq(
+                Mux(binary, xnor.set_words, Mux(stem, mac.set_words, mac.first_words))
+            ),
             ring.blocks.eq(layer.blocks),
             ring.tiles.eq(layer.tiles),
-            xnor.load.valid.eq(ring.read.valid & binary_weights),
-            mac.load.valid.eq(ring.read.valid & ~binary_weights),
-            xnor.load.payload.eq(ring.read.payload),
-            mac.load.payload.eq(ring.read.payload),
-            ring.read.ready.eq(Mux(binary_weights, xnor.load.ready, mac.load.ready)),
-            steps.loaded.eq(xnor.loaded | mac.loaded),
+            ring.freed.eq(Mux(binary, to_free[1], to_free[0])),
+            xnor.load_valid.eq(ring.valid & ~to_mac),
+            mac.load_valid.eq(ring.valid & to_mac),
+            xnor.load.eq(ring.payload),
+            mac.load.eq(ring.payload),
+            steps.loaded.eq(ring.loaded),
             steps.freed.eq(drain.freed),
         ]
 
         # --- operands: address -> map -> array ---------------------------------------------------
         step = later(steps.step, READ_LATENCY, "step", reset_less=True)
-        step_valid = later(steps.step_valid, READ_LATENCY, "step_valid")
+        xnor_valid = later(steps.step_valid & binary, READ_LATENCY, "xnor_valid")
+        masked = later(~steps.step.inside[0], READ_LATENCY, "masked", reset_less=True)
+        count = Mux(steps.step.inside[0], steps.step.count, 0)
+        count = later(count, READ_LATENCY, "count", reset_less=True)
         # Residuals come last; bytes and features wait for them.
         wait = RESIDUAL_LATENCY - READ_LATENCY
         at_operand = later(step, wait, "operand_step", reset_less=True)
-        to_mac = later(at_operand, MacOperand.LATENCY, "mac_step", reset_less=True)
-        to_mac_valid = later(step_valid & ~binary, wait + MacOperand.LATENCY, "mac_step_valid")
+        mac_step = later(at_operand, MacOperand.LATENCY, "mac_step", reset_less=True)
+        mac_valid = later(
+            steps.step_valid & ~binary, READ_LATENCY + wait + MacOperand.LATENCY, "mac_valid"
+        )
         m.d.sync += input_ring.release.eq(sequencer.release_input)
         m.d.comb += [
             bit_maps.read_address.eq(steps.step.address),
@@ -221,7 +241,7 @@ class Core(wiring.Component):
             input_ring.row_bytes.eq(layer.row_length),
             input_ring.rows.eq(layer.in_height),
             input_ring.rows_ahead.eq(layer.rows_ahead),
-            input_ring.start.eq(sequencer.start & is_kind[LayerKind.STEM] & layer.begins),
+            input_ring.start.eq(starts("input_ring", start & stem & layer.begins)),
             input_ring.active.eq(steps.working & is_kind[LayerKind.STEM]),
             input_ring.row.eq(steps.row),
             steps.input_ready.eq(input_ring.ready),
@@ -233,9 +253,9 @@ class Core(wiring.Component):
             mac_operand.residual.eq(residual_map.read_data),
             mac_operand.feature.eq(later(features.read_data, wait, "feature", reset_less=True)),
         ]
-        for array, valid, at, operand, masked in (
-            (xnor, step_valid & binary, step, bit_maps.read_data, ~step.inside[0]),
-            (mac, to_mac_valid, to_mac, mac_operand.operand, 0),
+        for array, valid, at, operand in (
+            (xnor, xnor_valid, step, bit_maps.read_data),
+            (mac, mac_valid, mac_step, mac_operand.operand),
         ):
             m.d.comb += [
                 array.step.valid.eq(valid),
@@ -243,10 +263,10 @@ class Core(wiring.Component):
                 array.step.first.eq(at.first),
                 array.step.last.eq(at.last),
                 array.step.pixel.eq(at.pixel),
-                array.step.masked.eq(masked),
-                array.step.count.eq(Mux(masked, 0, at.count)),
                 array.step.operand.eq(operand),
             ]
+        # Only words of bits have parts that do not count; a border's bytes have values.
+        m.d.comb += [xnor.step.masked.eq(masked), xnor.step.count.eq(count)]
 
         # --- results: output RAM -> post-process -> max-pool -------------------------------------
         # The residual and the accumulators of a word meet at the post-process.
@@ -283,7 +303,8 @@ class Core(wiring.Component):
         # stem in parts it goes on with. It rests for longer than these registers take.
         pool_restart = later(drain.tile_done, read_latency + post.latency + 1, "pool_restart")
         tiles_left = Signal(9)
-        with m.If(sequencer.start):
+        starts_pool = starts("pool", start & layer.begins)
+        with m.If(starts("tiles", start)):
             m.d.sync += tiles_left.eq(layer.tiles - 1)
         with m.Elif(pool_restart):
             m.d.sync += tiles_left.eq(tiles_left - 1)
@@ -291,8 +312,7 @@ class Core(wiring.Component):
             max_pool.enable.eq(layer.pooled & is_kind[LayerKind.STEM]),
             max_pool.groups.eq(Mux(tiles_left == 0, layer.last_groups, geometry.groups)),
             max_pool.restart.eq(
-                is_kind[LayerKind.STEM]
-                & (pool_restart & (tiles_left != 0) | sequencer.start & layer.begins)
+                is_kind[LayerKind.STEM] & (pool_restart & (tiles_left != 0) | starts_pool)
             ),
         ]
         m.d.comb += [
@@ -366,7 +386,7 @@ class Core(wiring.Component):
             self.perf.eq(perf.perf),
         ]
         m.d.sync += self.progress.eq(
-            steps.step_valid | writer.input.valid | reducer.read | sequencer.start
+            steps.step_valid | writer.input.valid | reducer.read | sequencer.starts
         )
         trace = self.trace
         m.d.comb += [

@@ -1,20 +1,21 @@
 """The memories that a frame lives in: residual map, bit maps, input ring, features.
 
-Every read port has the same latency, ``READ_LATENCY`` cycles from address to data: the memory's own
-register, one behind it, and one behind the multiplexer of its banks.
+Every read port has the same latency, ``READ_LATENCY`` cycles from address to data: a register
+before the memory, the memory's own, one behind it, and one behind the multiplexer of its banks.
 """
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.adder import add
+from hw.copies import copy, kept
 from isa.bits import WORD_BITS
 from isa.fixed import FEATURE_BITS
 from isa.layer import ADDRESS_BITS, LAYER, SIZE_BITS, STRIDE_BITS
 
-READ_LATENCY = 3
+READ_LATENCY = 4
 
 # Nothing here reads a word in the cycle in which it is written. Without this, synthesis spends
 # a hundred cells a block to define what such a read would give.
@@ -27,10 +28,12 @@ class WordMap(wiring.Component):
     No flow control. A word that is written can be read ``WRITE_LATENCY`` cycles later. An address
     at or beyond ``depth`` reads an undefined word; the compiler never writes one. It consists of
     banks of BANK_WORDS words: blocks of 2048 x 9, which need no multiplexer between their slow
-    outputs and the register of the bank.
+    outputs and the register of the bank. Where there are several, a word is stored in parts of
+    PART_BITS, each with all its banks and with addresses of its own: they lie far from each other.
     """
 
     BANK_WORDS = 2048
+    PART_BITS = 18
     WRITE_LATENCY = 2  # from the cycle of the write to that of the read's address
 
     def __init__(self, *, shape, depth: int):
@@ -48,45 +51,55 @@ class WordMap(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bank_bits = (self.BANK_WORDS - 1).bit_length()
-        address = Signal(bank_bits)
+        result = Signal(self._shape, reset_less=True)
         data_in = Signal(self._shape, reset_less=True)
-        m.d.sync += [address.eq(self.write_address), data_in.eq(self.write_data)]
+        m.d.sync += data_in.eq(self.write_data)
+        m.d.comb += self.read_data.eq(result)
+        result_bits, data_bits = Value.cast(result), Value.cast(data_in)
+        bits = len(data_bits)
+        part_bits = self.PART_BITS if self._depth > self.BANK_WORDS else bits
+        for start in range(0, bits, part_bits):
+            part = slice(start, min(start + part_bits, bits))
+            self._part(m, start // part_bits, result_bits[part], data_bits[part])
+        return m
+
+    def _part(self, m, index, result, data_in):
+        """Some bits of all words; ``data_in`` is registered, and so is ``result``."""
+        bank_bits = (self.BANK_WORDS - 1).bit_length()
+        number, address = self.write_address[bank_bits:], self.write_address[:bank_bits]
+        read_address = copy(m, self.read_address[:bank_bits], f"read_address_{index}")
+        write_address = copy(m, copy(m, address, f"address_{index}"), f"write_address_{index}")
+        write_data = Signal.like(result, name=f"write_data_{index}", reset_less=True)
+        m.d.sync += write_data.eq(data_in)
         found = []
         for start in range(0, self._depth, self.BANK_WORDS):
-            number = start // self.BANK_WORDS
-            bank = Memory(
-                shape=self._shape,
-                depth=min(self.BANK_WORDS, self._depth - start),
-                init=[],
-                attrs=UNCHECKED,
-            )
-            m.submodules[f"bank{number}"] = bank
+            name = f"{start // self.BANK_WORDS}_{index}"
+            depth = min(self.BANK_WORDS, self._depth - start)
+            bank = Memory(shape=len(result), depth=depth, init=[], attrs=UNCHECKED)
+            m.submodules[f"bank{name}"] = bank
             read_port, write_port = bank.read_port(), bank.write_port()
-            here = Signal(name=f"here{number}")
-            found.append(Signal(self._shape, name=f"found{number}", reset_less=True))
+            meant, here = kept(1, f"meant{name}"), Signal(name=f"here{name}")
+            found.append(Signal(len(result), name=f"found{name}", reset_less=True))
             m.d.sync += [
-                here.eq(self.write & (self.write_address[bank_bits:] == number)),
-                found[number].eq(read_port.data),
+                meant.eq(self.write & (number == start // self.BANK_WORDS)),
+                here.eq(meant),
+                found[-1].eq(read_port.data),
             ]
             m.d.comb += [
-                read_port.addr.eq(self.read_address),
-                write_port.addr.eq(address),
-                write_port.data.eq(data_in),
+                read_port.addr.eq(read_address),
+                write_port.addr.eq(write_address),
+                write_port.data.eq(write_data),
                 write_port.en.eq(here),
             ]
-        selected = [Signal(range(len(found)), name=f"selected{i}") for i in range(2)]
-        m.d.sync += [
-            selected[0].eq(self.read_address >> bank_bits),
-            selected[1].eq(selected[0]),
-        ]
-        chosen = Signal(self._shape, reset_less=True)
-        m.d.comb += self.read_data.eq(chosen)
-        with m.Switch(selected[1]):
-            for number, words in enumerate(found):
+        selected = self.read_address >> bank_bits
+        for n in range(3):
+            selected = copy(m, selected, f"selected_{index}_{n}")
+        with m.Switch(selected):
+            for number, word in enumerate(found[:-1]):
                 with m.Case(number):
-                    m.d.sync += chosen.eq(words)
-        return m
+                    m.d.sync += result.eq(word)
+            with m.Default():
+                m.d.sync += result.eq(found[-1])
 
 
 class BitMaps(wiring.Component):
@@ -249,21 +262,25 @@ class InputRing(wiring.Component):
             memory = Memory(shape=8, depth=depth >> bank_bits, init=[], attrs=UNCHECKED)
             m.submodules[f"bank{i}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
+            row = Signal(address_bits - bank_bits, name=f"row{i}", reset_less=True)
+            m.d.sync += row.eq(first[bank_bits:] + (i < rotation))
             m.d.comb += [
                 write_port.en.eq(store & (head[:bank_bits] == i)),
                 write_port.addr.eq(head[bank_bits:]),
                 write_port.data.eq(word[:8]),
                 # banks below the first byte's hold the bytes of the next row of banks
-                read_port.addr.eq(first[bank_bits:] + (i < rotation)),
+                read_port.addr.eq(row),
             ]
             banks.append(Signal(8, name=f"found{i}", reset_less=True))
             m.d.sync += banks[i].eq(read_port.data)
         if taps == 1:
             m.d.sync += self.read_data[0].eq(banks[0])
         else:
-            rotation_1, rotation_2 = Signal(bank_bits), Signal(bank_bits)
-            m.d.sync += [rotation_1.eq(rotation), rotation_2.eq(rotation_1)]
-            rotated = (Cat(*banks, *banks) >> (rotation_2 << 3))[: 8 * taps]
+            for _ in range(READ_LATENCY - 1):
+                later = Signal(bank_bits, name="rotation", reset_less=True)
+                m.d.sync += later.eq(rotation)
+                rotation = later
+            rotated = (Cat(*banks, *banks) >> (rotation << 3))[: 8 * taps]
             m.d.sync += self.read_data.eq(rotated)
         return m
 

@@ -32,7 +32,8 @@ class StepWalker(wiring.Component):
     """The loops of ``isa.layer`` for a convolution layer: one operand read a cycle.
 
     ``loaded`` counts in weight sets, ``freed`` output RAMs: a set's first step waits for its
-    weights, the last step of a block for the output RAM, and a stem's block for the input:
+    weights (``taken`` tells when it is issued), the last step of a block for the output RAM, and a
+    stem's block for the input:
     ``input_ready`` follows by ``ready_latency`` cycles ``row``, the input row that the current
     block begins with. The steps follow without flow control, ``LATENCY`` cycles after they are
     issued. From the cycle after ``start`` on the walker is ``preparing``, then ``working``: in each
@@ -51,6 +52,7 @@ class StepWalker(wiring.Component):
                 "layer": In(LAYER),
                 "start": In(1),
                 "loaded": In(1),
+                "taken": Out(1),
                 "freed": In(1),
                 "input_ready": In(1),
                 "row": Out(signed(SIZE_BITS + 1)),
@@ -137,8 +139,8 @@ class StepWalker(wiring.Component):
         needs_set, needs_output, needs_input = Signal(), Signal(), Signal()
         moves = Signal()  # the next block begins in another row
         will_last, will_begin = Mux(issue, next_last, last_step), Mux(issue, last_step, first_step)
-        takes_set = issue & first_pixel
-        will_be_free = ~(takes_set & last_step) & (output_free | self.freed)
+        m.d.comb += self.taken.eq(issue & first_pixel)
+        will_be_free = ~(self.taken & last_step) & (output_free | self.freed)
         m.d.comb += [
             begins_set.eq(~issue | last_pixel),
             goes_on.eq(active & ~(issue & ends_tile & last_tile)),
@@ -159,7 +161,7 @@ class StepWalker(wiring.Component):
             self.wait_input.eq(waits & needs_input),
             self.wait_output.eq(waits & needs_output & ~needs_input),
             self.wait_weights.eq(waits & needs_set & ~needs_output & ~needs_input),
-            sets_ready.eq(sets_ready + self.loaded - takes_set),
+            sets_ready.eq(sets_ready + self.loaded - self.taken),
             output_free.eq(will_be_free),
         ]
 

@@ -7,7 +7,8 @@ import pytest
 from hw.array import Array, mac_array, xnor_array
 from hw.dot import MacDot
 from isa.bits import pack
-from sim.bench import send, simulate
+from sim.bench import simulate
+from sim.handshake import stalls as stall_pattern
 
 XNOR = {"word_bits": 8, "lanes": 4, "port_bits": 16, "post_lanes": 2}
 MAC = {"taps": 1, "stem_taps": 1, "lanes": 4, "port_bits": 32, "post_lanes": 2}
@@ -66,24 +67,44 @@ class Work:
 
 
 def run(dut, work, *, port_bits, post_lanes, stalls, gaps):
-    """Results per block and pixel; swaps in the cycle after `loaded`, or later."""
+    """Results per block and pixel; swaps in the cycle of a set's last word, or later."""
     results = [[None] * block[0].shape[1] for block in work.blocks]
-    lasts, written_at, reads = [], [], []
+    swaps, lasts, written_at, reads = [], [], [], []
     loaded, drained = [0], [0]
     rng = np.random.default_rng(9)
 
     async def weights(ctx):
-        for number in range(len(work.blocks)):
-            ctx.set(dut.whole, work.whole(number))
-            await send(ctx, dut.load, work.words(port_bits, number), stalls)
+        stalled = stall_pattern(stalls, seed=1)
+        cycle = number_of_set = 0
+
+        async def tick():
+            nonlocal cycle
+            await ctx.tick()
+            ctx.set(dut.load_valid, 0)
+            cycle += 1
+
+        for number, (_, values, *_) in enumerate(work.blocks):
+            words = iter(work.words(port_bits, number))
+            set_words = dut.set_words if work.whole(number) else dut.first_words
+            for _ in values:
+                # In the cycle after the swap of the set before, at the earliest.
+                while len(swaps) < number_of_set:
+                    await tick()
+                number_of_set += 1
+                ctx.set(dut.whole, work.whole(number))
+                for _ in range(set_words):
+                    while next(stalled):
+                        await tick()
+                    ctx.set(dut.load_valid, 1)
+                    await tick()
+                    ctx.set(dut.load, next(words))
+                loaded[0] += 1
+            assert next(words, None) is None
 
     async def count(ctx):
         cycle = 0
         while drained[0] < len(work.blocks):
-            _, _, now, written, pixel = await ctx.tick().sample(
-                dut.loaded, dut.written, dut.written_pixel
-            )
-            loaded[0] += now
+            _, _, written, pixel = await ctx.tick().sample(dut.written, dut.written_pixel)
             if written:
                 written_at.append((cycle, pixel))
             cycle += 1
@@ -126,6 +147,8 @@ def run(dut, work, *, port_bits, post_lanes, stalls, gaps):
                             "operand": work.operand(operands[s, p]),
                         },
                     )
+                    if p == 0:
+                        swaps.append(cycle)
                     if s == total - 1:
                         lasts.append((cycle, p))
                     await step()
