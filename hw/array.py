@@ -164,10 +164,6 @@ class Array(wiring.Component):
                 m.d.sync += counts[n].eq(counts[n - 1])
         operand = Signal(step.operand.shape(), reset_less=True)
         m.d.sync += operand.eq(step.operand)
-        read_group = [self.read_group]
-        for n in range(1, self.READ_LATENCY - 1):
-            read_group.append(Signal.like(self.read_group, name=f"read_group_{n}"))
-            m.d.sync += read_group[n].eq(read_group[n - 1])
 
         def accumulator(name, index, partials, shape):
             """Adds the partial sums and keeps them; returns the sums that are asked for."""
@@ -236,11 +232,12 @@ class Array(wiring.Component):
         chosen = Signal(layout, reset_less=True)
         result = Signal(self.data.shape(), reset_less=True)
         m.d.comb += self.data.eq(result)
-        with m.Switch(read_group[-1]):
-            for group in range(lanes // self._post_lanes):
-                first = group * self._post_lanes
-                with m.Case(group):
-                    m.d.sync += chosen.eq(Cat(read_lanes[first : first + self._post_lanes]))
+        for lane in range(self._post_lanes):
+            group_copy = copy(m, self.read_group, f"read_group_{lane}")
+            with m.Switch(group_copy):
+                for group in range(lanes // self._post_lanes):
+                    with m.Case(group):
+                        m.d.sync += chosen[lane].eq(read_lanes[group * self._post_lanes + lane])
         if self._bipolar:
             count = Signal(COUNT_BITS, reset_less=True)
             m.d.sync += count.eq(counts[-1])

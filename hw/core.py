@@ -126,6 +126,7 @@ class Core(wiring.Component):
             port_bits=geometry.port_bits,
             depth=geometry.ring_words,
             max_set_words=max(xnor.set_words, mac.set_words),
+            receivers=2,
         )
         parts.drain = drain = Drain(groups=geometry.groups)
         parts.post = post = PostProcess(lanes=lanes, post_lanes=post_lanes)
@@ -202,7 +203,6 @@ class Core(wiring.Component):
             later(steps.taken, latency + 1 - WeightRing.FREED_LATENCY, f"taken_{latency}")
             for latency in (mac_latency, xnor_latency)
         ]
-        to_mac = flag("weights_to_mac", *set(LayerKind) - {LayerKind.BINARY})
         m.d.comb += [
             mac.whole.eq(stem),
             ring.sets.eq(sets),
@@ -212,12 +212,13 @@ class Core(wiring.Component):
             ring.blocks.eq(layer.blocks),
             ring.tiles.eq(layer.tiles),
             ring.freed.eq(Mux(binary, to_free[1], to_free[0])),
-            xnor.load_valid.eq(ring.valid & ~to_mac),
-            mac.load_valid.eq(ring.valid & to_mac),
+            ring.receiver.eq(~binary),
+            mac.load_valid.eq(ring.valid[1]),
+            xnor.load_valid.eq(ring.valid[0]),
             xnor.load.eq(ring.payload),
             mac.load.eq(ring.payload),
             steps.loaded.eq(ring.loaded),
-            steps.freed.eq(drain.freed),
+            steps.freed.eq(later(drain.freed, 1, "freed")),
         ]
 
         # --- operands: address -> map -> array ---------------------------------------------------
@@ -282,10 +283,6 @@ class Core(wiring.Component):
             xnor.read_group.eq(drain.group),
             mac.read_pixel.eq(drain.pixel),
             mac.read_group.eq(drain.group),
-            post.a.eq(layer.a),
-            post.s.eq(layer.s),
-            post.k.eq(layer.k),
-            post.shortcut.eq(layer.shortcut),
             post.input.valid.eq(later(drain.issue, read_latency, "post_valid")),
             post.input.group.eq(later(drain.group, read_latency, "post_group", reset_less=True)),
             post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc", reset_less=True)),
@@ -299,6 +296,8 @@ class Core(wiring.Component):
             ),
             post.tile_done.eq(later(drain.tile_done, read_latency, "tile_done")),
         ]
+        for name in ("a", "s", "k", "shortcut"):  # from one end of the chip to the other
+            m.d.comb += getattr(post, name).eq(later(layer[name], 1, name, reset_less=True))
         # The max-pool starts anew with each tile, the last of which may be narrower; the tile of a
         # stem in parts it goes on with. It rests for longer than these registers take.
         pool_restart = later(drain.tile_done, read_latency + post.latency + 1, "pool_restart")
@@ -333,11 +332,11 @@ class Core(wiring.Component):
 
         # --- writes ------------------------------------------------------------------------------
         with m.If(reduction_writes):
-            m.d.sync += writer.input.valid.eq(average.output.valid)
+            m.d.comb += writer.input.valid.eq(average.output.valid)
             for lane in range(post_lanes):
-                m.d.sync += writer.input.residual[lane].eq(average.output.data[lane])
+                m.d.comb += writer.input.residual[lane].eq(average.output.data[lane])
         with m.Else():
-            m.d.sync += writer.input.eq(max_pool.output)
+            m.d.comb += writer.input.eq(max_pool.output)
         with m.If(is_kind[LayerKind.POINTWISE]):
             m.d.sync += residual_map.read_address.eq(steps.step.address)
         with m.Elif(reduction_reads):
@@ -345,8 +344,10 @@ class Core(wiring.Component):
         with m.Else():
             m.d.sync += residual_map.read_address.eq(drain.address)
         # The logits leave the post-process beside the residuals; the max-pool lets those through.
-        logits = later(post.output.logits, max_pool.latency + 1, "logits", reset_less=True)
-        feature = later(average.output.data, 1, "feature_out", reset_less=True)
+        logits = later(
+            post.output.logits, max_pool.latency + Writer.LATENCY, "logits", reset_less=True
+        )
+        feature = later(average.output.data, Writer.LATENCY, "feature_out", reset_less=True)
         m.d.comb += [
             residual_map.write.eq(writer.write_residual),
             residual_map.write_address.eq(writer.residual_address),

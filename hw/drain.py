@@ -4,6 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.copies import kept
 from hw.map_walk import GROUP_BITS, MapWalker
 from isa.layer import ADDRESS_BITS, LAYER, LayerKind
 
@@ -115,10 +116,12 @@ class Writer(wiring.Component):
     """Stores what a layer produces, in the order in which it arrives.
 
     ``input`` brings words of L channels: results of a convolution behind the max-pool, or averages.
-    Residuals go to the residual map at once. Sign bits are collected into sub-words of M bits and
-    written with a pixel's last word. ``done`` pulses with the layer's last word; all writes have
-    been made by the next cycle.
+    Residuals go to the residual map LATENCY cycles later. Sign bits are collected into sub-words of
+    M bits and written with a pixel's last word. ``done`` pulses with the write of the layer's last
+    word; all writes have been made by the next cycle.
     """
+
+    LATENCY = 1
 
     def __init__(self, *, post_lanes: int, lanes: int, sub_words: int, residual_shape):
         self._post_lanes = post_lanes
@@ -169,13 +172,15 @@ class Writer(wiring.Component):
         with m.If(mean):
             m.d.comb += [layout.width.eq(1), layout.height.eq(1)]
 
-        valid = self.input.valid
+        came = Signal(self.input.shape(), reset_less=True)
+        valid, advance = kept(1, "valid"), kept(1, "advance")  # the second for the walker
+        m.d.sync += [came.eq(self.input), valid.eq(self.input.valid), advance.eq(self.input.valid)]
         end_of_pixel = Signal()
         m.d.comb += [
             walker.start.eq(self.start),
-            walker.advance.eq(valid),
+            walker.advance.eq(advance),
             end_of_pixel.eq(valid & walker.last_group),
-            self.residual.eq(self.input.residual),
+            self.residual.eq(came.residual),
             self.residual_address.eq(walker.address),
             self.write_residual.eq(valid & ~mean & ~classifier),
             self.write_feature.eq(valid & mean),
@@ -197,7 +202,7 @@ class Writer(wiring.Component):
         with m.Switch(walker.group):
             for g in range(groups):
                 with m.Case(g):
-                    m.d.comb += now.word_select(g, self._post_lanes).eq(self.input.bits)
+                    m.d.comb += now.word_select(g, self._post_lanes).eq(came.bits)
         m.d.comb += [
             self.write_bits.eq(end_of_pixel & layer.write_bits),
             self.bits.eq(now),

@@ -29,8 +29,10 @@ class WeightRing(wiring.Component):
     write : In(stream of port_bits)
     freed : In(1)
         The next set's first payload comes FREED_LATENCY cycles later, at the earliest.
+    receiver : In
+        Which of the ``valid`` a layer's sets go with. Constant as ``sets``.
     valid, payload : Out
-        The payload comes one cycle after its ``valid``.
+        The payload comes one cycle after its ``valid``; each receiver has one.
     loaded : Out(1)
         Announces a set: its last payload comes LOADED_LATENCY cycles later, at the latest.
     """
@@ -39,9 +41,10 @@ class WeightRing(wiring.Component):
     LOADED_LATENCY = 7
     _PAYLOAD_LATENCY = 3  # from the address counter to the payload
 
-    def __init__(self, *, port_bits: int, depth: int, max_set_words: int):
+    def __init__(self, *, port_bits: int, depth: int, max_set_words: int, receivers: int = 1):
         self._depth = depth
         self._port_bits = port_bits
+        self._receivers = receivers
         super().__init__(
             {
                 "write": In(stream.Signature(port_bits)),
@@ -51,7 +54,8 @@ class WeightRing(wiring.Component):
                 "blocks": In(14),
                 "tiles": In(9),
                 "freed": In(1),
-                "valid": Out(1),
+                "receiver": In(range(receivers)),
+                "valid": Out(receivers),
                 "payload": Out(port_bits),
                 "loaded": Out(1),
             }
@@ -83,6 +87,7 @@ class WeightRing(wiring.Component):
         left, last_word = Signal.like(set_words), Signal()  # words of the set behind this one
         sets_left, blocks_left, tiles_left = Signal(range(depth)), Signal(14), Signal(9)  # as well
         last_set, last_round, last_tile = Signal(), Signal(), Signal()
+        ends_round = Signal()  # the last word of the last set
         one_set, one_word, one_block, one_tile = Signal(), Signal(), Signal(), Signal()
         lead = self.LOADED_LATENCY - self._PAYLOAD_LATENCY
         short = Signal()
@@ -101,7 +106,13 @@ class WeightRing(wiring.Component):
             given_up.eq(0),
         ]
         with m.If(begin):
-            m.d.sync += [sending.eq(1), left.eq(set_words - 1), last_word.eq(one_word), free.eq(0)]
+            m.d.sync += [
+                sending.eq(1),
+                free.eq(0),
+                left.eq(set_words - 1),
+                last_word.eq(one_word),
+                ends_round.eq(one_word & last_set),
+            ]
         with m.If(self.freed):
             m.d.sync += free.eq(1)
 
@@ -110,37 +121,34 @@ class WeightRing(wiring.Component):
                 address.eq(next_address(address)),
                 left.eq(left - 1),
                 last_word.eq(left == 1),
+                ends_round.eq((left == 1) & last_set),
             ]
-            with m.If(last_word):
+        with m.If(last_word):
+            m.d.sync += [sending.eq(0), sets_left.eq(sets_left - 1), last_set.eq(sets_left == 1)]
+            with m.If(last_round):
                 m.d.sync += [
-                    sending.eq(0),
-                    sets_left.eq(sets_left - 1),
-                    last_set.eq(sets_left == 1),
+                    tail.eq(next_address(address)),
+                    gives_up.eq(1),
+                    given_up.eq(set_words),
                 ]
-                with m.If(last_round):
-                    m.d.sync += [
-                        tail.eq(next_address(address)),
-                        gives_up.eq(1),
-                        given_up.eq(set_words),
-                    ]
-                with m.If(last_set):
-                    m.d.sync += [sets_left.eq(self.sets - 1), last_set.eq(one_set)]
-                    with m.If(last_round):
-                        m.d.sync += [
-                            blocks_left.eq(self.blocks - 1),
-                            last_round.eq(one_block),
-                            tiles_left.eq(tiles_left - 1),
-                            last_tile.eq(tiles_left == 1),
-                        ]
-                        with m.If(last_tile):
-                            m.d.sync += active.eq(0)
-                    with m.Else():
-                        m.d.sync += [
-                            blocks_left.eq(blocks_left - 1),
-                            last_round.eq(blocks_left == 1),
-                            address.eq(tail),
-                            ahead.eq(count + push),
-                        ]
+        with m.If(ends_round):
+            m.d.sync += [
+                sets_left.eq(self.sets - 1),
+                last_set.eq(one_set),
+                blocks_left.eq(blocks_left - 1),
+                last_round.eq(blocks_left == 1),
+            ]
+            with m.If(~last_round):
+                m.d.sync += [address.eq(tail), ahead.eq(count + push)]
+            with m.Else():
+                m.d.sync += [
+                    blocks_left.eq(self.blocks - 1),
+                    last_round.eq(one_block),
+                    tiles_left.eq(tiles_left - 1),
+                    last_tile.eq(tiles_left == 1),
+                ]
+                with m.If(last_tile):
+                    m.d.sync += active.eq(0)
         with m.If(self.start):
             m.d.sync += [
                 active.eq(1),
@@ -154,7 +162,9 @@ class WeightRing(wiring.Component):
 
         # The blocks of RAM lie all over the chip: registers before and behind them.
         goes = Signal()
-        m.d.sync += [goes.eq(sending), self.valid.eq(goes)]
+        m.d.sync += goes.eq(sending)
+        for receiver in range(self._receivers):
+            m.d.sync += self.valid[receiver].eq(goes & (self.receiver == receiver))
         written = Signal(self._port_bits, reset_less=True)
         payload = Signal(self._port_bits, reset_less=True)
         m.d.sync += written.eq(self.write.payload)

@@ -113,26 +113,28 @@ async def drive_writer(ctx, dut, configuration, count, luck):
     ctx.set(dut.layer, configuration)
     await start(ctx, dut)
     sent, writes = [], {"residual": [], "bits": [], "feature": [], "logits": []}
-    done = 0
-    while len(sent) < count:
-        valid = luck.random() < 0.6
+    done = False
+    while not done:
+        valid = len(sent) < count and luck.random() < 0.6
         word = ([luck.randrange(-256, 256) for _ in range(POST_LANES)], luck.randrange(4))
         ctx.set(dut.input, {"valid": valid, "residual": word[0], "bits": word[1]})
         if valid:
-            assert not done
             sent.append(word)
-            if ctx.get(dut.write_residual):
-                values = [ctx.get(dut.residual[lane]) for lane in range(POST_LANES)]
-                writes["residual"].append((ctx.get(dut.residual_address), values))
-            if ctx.get(dut.write_bits):
-                place = ctx.get(dut.bit_address), ctx.get(dut.sub_word)
-                writes["bits"].append((place, ctx.get(dut.bits)))
-            for name in ("feature", "logits"):
-                if ctx.get(getattr(dut, f"write_{name}")):
-                    writes[name].append(ctx.get(dut.word))
-            done = ctx.get(dut.done)
         await ctx.tick()
-    assert done
+        assert Writer.LATENCY == 1
+        if ctx.get(dut.write_residual):
+            values = [ctx.get(dut.residual[lane]) for lane in range(POST_LANES)]
+            writes["residual"].append((ctx.get(dut.residual_address), values))
+        if ctx.get(dut.write_bits):
+            place = ctx.get(dut.bit_address), ctx.get(dut.sub_word)
+            writes["bits"].append((place, ctx.get(dut.bits)))
+        for name in ("feature", "logits"):
+            if ctx.get(getattr(dut, f"write_{name}")):
+                writes[name].append(ctx.get(dut.word))
+        done = ctx.get(dut.done)
+    ctx.set(dut.input.valid, 0)
+    await ctx.tick()
+    assert len(sent) == count
     return sent, writes
 
 
