@@ -3,11 +3,14 @@
 Pins come from amaranth-boards. A board's name is also the name of the geometry that fits it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
 from hw.clocking import pll_settings
+from hw.floorplan import multiplier_sites
+from isa.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Board:
     `clock_mhz` is what the core is constrained to and runs at, at most; `memory_mhz` the same for
     the SDRAM, None where the accelerator has none. `seed` is the placement seed that
     met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
+    `placer` is nextpnr's algorithm, and `floorplan` gives the sites of multipliers for a geometry.
     `idcode` is what the FPGA wants to find in a bitstream; `loader` is openFPGALoader's name of the
     board.
     """
@@ -31,6 +35,8 @@ class Board:
     idcode: int
     loader: str
     memory_mhz: float | None = None
+    placer: str = "heap"
+    floorplan: Callable[[Geometry], dict[str, str]] | None = None
 
     def platform(self):
         """A fresh Amaranth platform; each elaboration needs one of its own."""
@@ -43,7 +49,7 @@ class Board:
 
     @property
     def nextpnr_options(self):
-        """Device, package and speed grade as nextpnr-ecp5 wants them."""
+        """Device, package, speed grade and placer as nextpnr-ecp5 wants them."""
         platform = self.platform_type
         return (
             platform._nextpnr_device_options[platform.device],
@@ -51,6 +57,8 @@ class Board:
             platform._nextpnr_package_options[platform.package].upper(),
             "--speed",
             platform.speed,
+            "--placer",
+            self.placer,
         )
 
 
@@ -72,6 +80,9 @@ BOARDS = {
             ULX3S_85F_Platform,
             clock_mhz=60.0,
             memory_mhz=400 / 3,
+            # Four fifths of the wire that the default needs.
+            placer="static",
+            floorplan=multiplier_sites,
             idcode=0x41113043,
             seed=1,
             **_ULX3S,

@@ -74,13 +74,14 @@ def prepare(top, board):
     return Sources(rtlil=text("top.il"), lpf=text("top.lpf"))
 
 
-def build_digest(sources, board, *, clock_mhz, versions, seed=None):
+def build_digest(sources, board, *, clock_mhz, versions, sites=None, seed=None):
     """Names the result: the SHA-256 of all that the bitstream depends on."""
     parts = {
         "rtlil": sources.rtlil,
         "lpf": sources.lpf,
         "device": list(board.nextpnr_options),
         "synthesis": RECIPE,
+        "sites": sites or {},
         "clock_mhz": clock_mhz,
         "versions": versions,
         # Only a seed that was asked for: the one in the table is a hint where to begin.
@@ -93,7 +94,8 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
     """Build the bitstream of `top` for `board`, or take it from the cache.
 
     `top` is an elaboratable whose `sync` domain comes from a `hw.clocking.ClockGenerator` with
-    the target `clock_mhz` (default: the board's). `seed` replaces the board's known-good seed;
+    the target `clock_mhz` (default: the board's); cells named in its `sites`, if it has any, are
+    placed there. `seed` replaces the board's known-good seed;
     `sweep` > 0 builds anew with that many seeds and keeps the fastest. `progress(stage, detail)`
     is called with two short strings. BuildError with one line if a stage fails; the logs stay.
     """
@@ -106,7 +108,10 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
     report("elaborate", board.name)
     sources = prepare(top, board)
     versions = tool_versions()
-    digest = build_digest(sources, board, clock_mhz=clock_mhz, versions=versions, seed=seed)
+    sites = getattr(top, "sites", {})
+    digest = build_digest(
+        sources, board, clock_mhz=clock_mhz, versions=versions, sites=sites, seed=seed
+    )
     final = Path(cache) / digest
     if not sweep:
         result = _load(final)
@@ -121,6 +126,7 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
     synthesise(
         work / "top.il",
         json=work / "top.json",
+        sites=sites,
         log=work / "synth.log",
         on_line=lambda line: _report_pass(line, report),
     )

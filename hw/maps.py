@@ -91,7 +91,7 @@ class WordMap(wiring.Component):
                 write_port.data.eq(write_data),
                 write_port.en.eq(here),
             ]
-        selected = self.read_address >> bank_bits
+        selected = self.read_address[bank_bits:][: (len(found) - 1).bit_length()]
         for n in range(3):
             selected = copy(m, selected, f"selected_{index}_{n}")
         with m.Switch(selected):

@@ -171,7 +171,7 @@ class PostLane(wiring.Component):
 
         def multiply(name, a, b):
             """Two cycles."""
-            m.submodules[name] = unit = Multiplier(a_bits=len(a), b_bits=len(b))
+            m.submodules[f"{name}_multiplier"] = unit = Multiplier(a_bits=len(a), b_bits=len(b))
             m.d.comb += [unit.a.eq(a), unit.b.eq(b)]
             return unit.product
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from hw.adder import IGNORES_CARRY_IN
-from hw.tools import run_tool
+from hw.tools import BuildError, run_tool
 
 # Wide multiplexers (PFUMX, L6MUX21) roughly double the area of the popcount trees.
 SYNTH_COMMAND = "synth_ecp5 -nowidelut"
@@ -27,9 +27,10 @@ KEEP_COMMAND = "setattr -set keep 1 a:keep %ci1 t:$dff %i"
 RECIPE = ("no_rw_check", "free_chain_ends", HIDE_COMMAND, KEEP_COMMAND, SYNTH_COMMAND)
 
 
-def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=None):
+def synthesise(source, *, json=None, verilog=None, top="top", sites=None, log=None, on_line=None):
     """Synthesise `source` (.il or .v) for ECP5; write a netlist as JSON, as Verilog, or both.
 
+    `sites`: where nextpnr shall put cells of the JSON netlist, by their name in it.
     `log` receives everything Yosys says (default: beside the source); `on_line` is called with
     every line of it. BuildError if Yosys refuses.
     """
@@ -41,6 +42,20 @@ def synthesise(source, *, json=None, verilog=None, top="top", log=None, on_line=
         command += ["--verilog", str(Path(verilog).resolve())]
     log = source.with_suffix(".synth.log") if log is None else Path(log)
     run_tool("synthesis", command, log=log, cwd=Path(__file__).parents[1], on_line=on_line)
+    if sites:
+        fix_sites(json, sites, top=top)
+
+
+def fix_sites(path, sites, *, top="top"):
+    """Adds to the cells in a JSON netlist where they shall stand; BuildError if one is missing."""
+    path = Path(path)
+    netlist = json.loads(path.read_text())
+    cells = netlist["modules"][top]["cells"]
+    for name, site in sites.items():
+        if name not in cells:
+            raise BuildError(f"netlist {path} must have the cell {name} that {site} is meant for")
+        cells[name]["attributes"]["BEL"] = site
+    path.write_text(json.dumps(netlist))
 
 
 def synthesise_netlist(source, out_verilog, *, top="top", log=None):

@@ -33,6 +33,12 @@ class Top(Elaboratable):
         self._board = board
         self._geometry = geometry
 
+    @property
+    def sites(self):
+        """Where cells of the netlist shall stand, by name."""
+        floorplan = self._board.floorplan
+        return {} if floorplan is None else floorplan(self._geometry)
+
     def elaborate(self, platform):
         m = Module()
         board = self._board

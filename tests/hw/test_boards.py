@@ -18,9 +18,13 @@ def test_unknown_board_is_refused_by_name():
     assert str(error.value) == "Board must be 'ulx3s-25f' or 'ulx3s-85f', not 'ulx4m'"
 
 
-@pytest.mark.parametrize(("name", "device"), [("ulx3s-25f", "--25k"), ("ulx3s-85f", "--85k")])
-def test_nextpnr_options(name, device):
-    assert get_board(name).nextpnr_options == (device, "--package", "CABGA381", "--speed", "6")
+@pytest.mark.parametrize(
+    ("name", "device", "placer"), [("ulx3s-25f", "--25k", "heap"), ("ulx3s-85f", "--85k", "static")]
+)
+def test_nextpnr_options(name, device, placer):
+    assert get_board(name).nextpnr_options == (
+        device, "--package", "CABGA381", "--speed", "6", "--placer", placer,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))

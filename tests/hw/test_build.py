@@ -20,7 +20,8 @@ def fake_flow(monkeypatch):
     """Replaces the three tools; returns the list of what was called."""
     calls = []
 
-    def synthesise(source, *, json, log, on_line):
+    def synthesise(source, *, json, sites, log, on_line):
+        assert sites == {}
         calls.append("synthesise")
         on_line("2.15. Executing OPT pass (performing simple optimizations).")
         json.write_text("{}")
@@ -146,10 +147,11 @@ def test_the_digest_covers_what_the_bitstream_depends_on():
         build_digest(replace(sources, lpf=""), BOARD, clock_mhz=60.0, versions=versions),
         build_digest(sources, get_board("ulx3s-85f"), clock_mhz=60.0, versions=versions),
         build_digest(sources, BOARD, clock_mhz=50.0, versions=versions),
+        build_digest(sources, BOARD, clock_mhz=60.0, versions=versions, sites={"a": "X1/Y1/B"}),
         build_digest(sources, BOARD, clock_mhz=60.0, versions={**versions, "pyosys": "0"}),
         build_digest(sources, BOARD, clock_mhz=60.0, versions=versions, seed=3),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 8
     # The seed in the table is only a hint.
     hint = build_digest(sources, replace(BOARD, seed=99), clock_mhz=60.0, versions=versions)
     assert hint == base

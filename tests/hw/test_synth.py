@@ -131,10 +131,12 @@ def test_copies_of_a_register_stay_apart(tmp_path):
 
 
 def test_a_memory_without_read_write_check_has_no_logic_beside_it(tmp_path):
-    """All that is left: address and word before a write, each bank's word, the chosen one."""
+    """All that is left: addresses and word on their way, each bank's word, the chosen one."""
     bits, banks = 36, 3
     dut = WordMap(shape=bits, depth=banks * WordMap.BANK_WORDS)
     cells, _ = netlist_of(dut, tmp_path)
     registers = [cell for cell in cells.values() if cell["type"] == "TRELLIS_FF"]
     address = (WordMap.BANK_WORDS - 1).bit_length()
-    assert len(registers) == address + bits + banks * (1 + bits) + bits + 2 * 2
+    parts = bits // WordMap.PART_BITS
+    before = parts * 3 * address + 2 * bits
+    assert len(registers) == before + banks * (bits + 2 * parts) + bits + parts * 3 * 2
