@@ -130,8 +130,8 @@ class ImageStream(wiring.Component):
         position = Signal(_BURST_BITS)
         under_way = Signal(range(self.CHUNKS + 1))
         taken = Signal()
-        settled = Signal(2)  # `room` takes two cycles to know of a request
-        room = Signal()
+        settled = Signal(3)  # `room` takes three cycles to know of a request
+        room, filled, full = Signal(), Signal(range(self.QUEUE_WORDS + 1)), Signal()
         level = words.level[CHUNK_WORDS.bit_length() - 1 :]
         limit = (
             self.QUEUE_WORDS // CHUNK_WORDS - 3
@@ -143,8 +143,10 @@ class ImageStream(wiring.Component):
             self.read.payload.length.eq(CHUNK_LENGTH),
         ]
         m.d.memory += [
-            room.eq((level + under_way <= limit) & (under_way != self.CHUNKS)),
-            settled.eq(Cat(~taken, settled[0])),
+            filled.eq(level + under_way),
+            full.eq(under_way == self.CHUNKS),
+            room.eq((filled <= limit) & ~full),
+            settled.eq(Cat(~taken, settled)),
             under_way.eq(under_way + taken - self.last),
         ]
         advance = Signal()

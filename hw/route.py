@@ -23,8 +23,10 @@ RESOURCES = {
 _STEPS = (
     (re.compile(r"Info: Packing (\w+)"), "pack {}"),
     (re.compile(r"Info:\s+at iteration #(\d+), type ALL: .*legal = (\d+)"), "place {}, wires {}"),
+    (re.compile(r"Info: iter=(\d+) steplen="), "place {}"),
     (re.compile(r"Info:\s+at iteration #(\d+): temp.*wirelen = (\d+)"), "refine {}, wires {}"),
     (re.compile(r"Info:\s+\d+ \|.*\|\s*(\d+)\|\s+[\d.]+"), "route, {} arcs to go"),
+    (re.compile(r"Info:\s+iter=(\d+) .*overused=(\d+)"), "route {}, {} wires used twice"),
 )
 
 

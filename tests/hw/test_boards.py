@@ -19,11 +19,15 @@ def test_unknown_board_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "placer"), [("ulx3s-25f", "--25k", "heap"), ("ulx3s-85f", "--85k", "static")]
+    ("name", "device", "algorithms"),
+    [
+        ("ulx3s-25f", "--25k", ("--placer", "heap", "--router", "router1")),
+        ("ulx3s-85f", "--85k", ("--placer", "static", "--router", "router2")),
+    ],
 )
-def test_nextpnr_options(name, device, placer):
+def test_nextpnr_options(name, device, algorithms):
     assert get_board(name).nextpnr_options == (
-        device, "--package", "CABGA381", "--speed", "6", "--placer", placer,
+        device, "--package", "CABGA381", "--speed", "6", *algorithms,
     )  # fmt: skip
 
 

@@ -82,6 +82,11 @@ def test_other_reports_are_refused(text):
             "       0.01       0.01|",
             "route, 16 arcs to go",
         ),
+        ("Info: iter=237 steplen=1.139945 a=120.694832 penalty=[0.01, 0.01]", "place 237"),
+        (
+            "Info:     iter=11 wires=1276366 overused=1869 overuse=1874 archfail=NA",
+            "route 11, 1869 wires used twice",
+        ),
         ("Info: Checksum: 0xc7ecdabf", None),
     ],
 )
