@@ -71,8 +71,14 @@ def heat(rows: Mapping[str, Sequence[float]], title: str) -> str:
 
 
 def histogram(values: np.ndarray, title: str) -> str:
-    """How often each value occurs, in BINS bins from the smallest to the largest."""
-    counts, edges = np.histogram(values, BINS)
+    """How often each value occurs, in BINS bins from the smallest to the largest.
+
+    Values that differ by rounding alone count as one, in the middle.
+    """
+    low, high = (float(end) for end in (np.min(values), np.max(values)))
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(values, BINS, (low, high))
     height, step = 90, 200 / BINS
     body = [
         f'<rect x="{i * step:.1f}" y="{height * (1 - count / counts.max()):.1f}" '
