@@ -75,7 +75,8 @@ def histogram(values: np.ndarray, title: str) -> str:
 
     Values that differ by rounding alone count as one, in the middle.
     """
-    low, high = (float(end) for end in (np.min(values), np.max(values)))
+    values = np.asarray(values, np.float64)  # in float32 the edges of narrow bins coincide
+    low, high = values.min(), values.max()
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(values, BINS, (low, high))

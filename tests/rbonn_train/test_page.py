@@ -85,8 +85,11 @@ def test_a_histogram_counts() -> None:
     assert (heights[0], heights[-1]) == (90, 45)
     assert "x &lt; y" in picture
     assert plots.histogram(np.ones(4), "equal").count("<rect") == plots.BINS
-    nearly = np.array([1.0, np.nextafter(np.float32(1), np.float32(2))], np.float32)
+    one = np.float32(1)
+    nearly = np.array([one, np.nextafter(one, np.float32(2))])
     assert plots.histogram(nearly, "equal but for rounding").count("<rect") == plots.BINS
+    narrow = np.array([1, 1 + 2e-6], np.float32)
+    assert plots.histogram(narrow, "a few roundings apart").count("<rect") == plots.BINS
 
 
 def test_curves_of_a_single_epoch() -> None:
