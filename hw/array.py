@@ -146,11 +146,11 @@ class Array(wiring.Component):
         # --- control that travels beside the operand ---------------------------------------------
         # after[n] is what the step was n cycles ago.
         control = data.StructLayout(
-            {"valid": 1, "again": 1, "last": 1, "masked": 1, "pixel": PIXEL_BITS}
+            {"valid": 1, "again": 1, "ends": 1, "masked": 1, "pixel": PIXEL_BITS}
         )
         now = Signal(control)
-        m.d.comb += now.again.eq(~step.first)
-        for name in ("valid", "last", "masked", "pixel"):
+        m.d.comb += [now.again.eq(~step.first), now.ends.eq(step.valid & step.last)]
+        for name in ("valid", "masked", "pixel"):
             m.d.comb += now[name].eq(step[name])
         counted = Signal(COUNT_BITS)
         with m.If(~step.masked):
@@ -192,7 +192,7 @@ class Array(wiring.Component):
                 store.en.eq(at.valid),
                 result.addr.eq(at.pixel),
                 result.data.eq(sums),
-                result.en.eq(at.valid & at.last),
+                result.en.eq(at.ends),
                 read.addr.eq(read_pixel),
             ]
             return [read.data[lane] for lane in range(len(partials))]
@@ -221,7 +221,7 @@ class Array(wiring.Component):
         accumulated = Signal()
         pixel = Signal(PIXEL_BITS)
         m.d.sync += [
-            accumulated.eq(written.valid & written.last),
+            accumulated.eq(written.ends),
             self.written.eq(accumulated),
             pixel.eq(written.pixel),
             self.written_pixel.eq(pixel),

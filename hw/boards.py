@@ -82,8 +82,8 @@ BOARDS = {
         Board(
             "ulx3s-85f",
             ULX3S_85F_Platform,
-            clock_mhz=80.0,
-            memory_mhz=400 / 3,
+            clock_mhz=62.5,
+            memory_mhz=78.125,
             # Nine tenths of the wires that the default placer needs; a quarter of router1's time.
             placer="static",
             router="router2",
