@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.bus import BusSignature
 from hw.control import Control
 from hw.copies import copy, kept
-from hw.core import Core, trace_signature
+from hw.core import Core
 from hw.flash import FlashCopier, SpiSignature
 from hw.loader import Loader
 from hw.memory import CHIP_BURSTS, MemorySystem
@@ -15,6 +15,7 @@ from hw.resets import Parts
 from hw.sdram_chip import BURST_BITS, PinsSignature
 from hw.source import LinkSource, RamSource, SourceMux
 from hw.stage import Stage
+from hw.trace import trace_signature
 from isa.bits import WORD_BITS
 from isa.geometry import Geometry
 from isa.registers import Source

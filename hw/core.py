@@ -15,45 +15,15 @@ from hw.postprocess import PostProcess
 from hw.resets import Parts
 from hw.result import Result
 from hw.sequencer import Sequencer
+from hw.trace import trace_signature
 from hw.walk import StepWalker
 from hw.weights import WeightRing
 from isa.bits import WORD_BITS
-from isa.fixed import LOGIT_BITS, RESIDUAL_BITS
 from isa.geometry import Geometry
-from isa.layer import ADDRESS_BITS, CHANNEL, LAYER, SIZE_BITS, LayerKind
+from isa.layer import CHANNEL, LAYER, SIZE_BITS, LayerKind
 
 #: The residual map's address comes from three units, and goes to a hundred memories.
 RESIDUAL_LATENCY = READ_LATENCY + 1
-
-
-def trace_signature(geometry: Geometry) -> wiring.Signature:
-    """Every write to a map, to compare with the golden model. Only a simulation connects it.
-
-    ``layer_done``, with ``layer`` and ``kind``, and ``frame_done`` come with ``perf``, that is
-    `hw.perf.LATENCY` cycles late.
-    """
-    lanes = geometry.post_lanes
-    return wiring.Signature(
-        {
-            "write_residual": Out(1),
-            "residual_address": Out(ADDRESS_BITS),
-            "residual": Out(lanes * RESIDUAL_BITS),
-            "write_bits": Out(1),
-            "bit_address": Out(ADDRESS_BITS),
-            "sub_word": Out(8),
-            "bits": Out(geometry.lanes),
-            "write_feature": Out(1),
-            "write_logits": Out(1),
-            "word": Out(SIZE_BITS + 1),
-            "feature": Out(feature_layout(lanes).size),
-            "logits": Out(lanes * LOGIT_BITS),
-            "layer_done": Out(1),
-            "layer": Out(8),
-            "kind": Out(LayerKind),
-            "frame_done": Out(1),
-            "perf": Out(PERF),
-        }
-    )
 
 
 class Core(wiring.Component):
