@@ -52,10 +52,11 @@ class Recipe:
     a network without anything binary, to be a teacher. ``u_rate``: the learning rate of RBONN's u
     over the others'.
 
-    ``quantised_epochs``: the last epochs of step 2, which simulate the accelerator; ``percentile``
-    of |y| that a residual's range covers then. ``shift``: the largest random translation in pixels.
-    ``crop``: the smallest share of an image that a random crop takes, 1 for none; ``lighting``: the
-    deviation of random colours, in those of ImageNet's pixels. Both need images in files.
+    ``quantised_epochs``: the last epochs of step 2, which simulate the accelerator, or 0: scales
+    are calibrated after training alone. ``percentile`` of |y| that a residual's range covers then.
+    ``shift``: the largest random translation in pixels. ``crop``: the smallest share of an image
+    that a random crop takes, 1 for none; ``lighting``: the deviation of random colours, in those of
+    ImageNet's pixels. Both need images in files.
 
     ``teacher``: a checkpoint, what method ``real`` wrote, or a name of ``OUTSIDE``; the loss is
     then ``teacher_weight`` times the cross-entropy with its distribution at ``temperature``, plus
@@ -101,7 +102,7 @@ class Recipe:
         if self.binary_weights.epochs < 1:
             raise RecipeError("binary_weights.epochs must be at least 1, not 0")
         last = self.binary_weights.epochs
-        rule(1 <= self.quantised_epochs <= last, "quantised_epochs", f"1 to {last}")
+        rule(0 <= self.quantised_epochs <= last, "quantised_epochs", f"0 to {last}")
         rule(self.batch >= 2, "batch", "at least 2")
         rule(self.shift >= 0, "shift", "at least 0")
         rule(0 < self.crop <= 1, "crop", "above 0 and at most 1")

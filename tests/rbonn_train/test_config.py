@@ -57,7 +57,7 @@ def test_unknown_model_lists_the_known() -> None:
         ("method: paper", "method: magic", "method must be one of none, released, released-rank"),
         ("epochs: 8", "epochs: 0", r"binary_weights\.epochs must be at least 1, not 0"),
         ("epochs: 8", "epochs: -1", "must have at least 0 epochs and a learning rate above 0"),
-        ("quantised_epochs: 3", "quantised_epochs: 9", "quantised_epochs must be 1 to 8, not 9"),
+        ("quantised_epochs: 3", "quantised_epochs: 9", "quantised_epochs must be 0 to 8, not 9"),
         (
             "epochs: 8",
             "epoch: 8",

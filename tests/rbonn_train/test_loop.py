@@ -92,6 +92,16 @@ def test_recipes_learn(
     assert not np.array_equal(tensors["fc.weight"], plain["fc.weight"])
 
 
+def test_without_simulated_rounding_scales_are_calibrated(
+    config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(config.recipe, quantised_epochs=0)
+    run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
+    info, _ = read_checkpoint(run.run())  # refuses one without scales
+    assert not any(epoch["quantised"] for epoch in run.at.curve)
+    assert info.metrics["accuracy_integer"] > 0.8
+
+
 def test_clipping_bounds_gradients(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
     recipe = dataclasses.replace(config.recipe, clip=1e-3)
     run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)

@@ -86,7 +86,7 @@ def test_another_method_starts_from_its_own_options() -> None:
         ("precision=float16", "precision must be one of float32, bfloat16, not 'float16'"),
         ("binary_weights=7", "binary_weights must be a mapping, not 7"),
         ("binary_weights.epochs=x", "binary_weights.epochs must be an integer, not 'x'"),
-        ("quantised_epochs=9", "quantised_epochs must be 1 to 8, not 9"),
+        ("quantised_epochs=9", "quantised_epochs must be 0 to 8, not 9"),
     ],
 )
 def test_wrong_values_are_named(setting: str, message: str) -> None:
