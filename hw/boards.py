@@ -20,8 +20,8 @@ class Board:
     `clock_mhz` is what the core is constrained to and runs at, at most; `memory_mhz` the same for
     the SDRAM, None where the accelerator has none. `seed` is the placement seed that
     met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
-    `placer` and `router` are nextpnr's algorithms, and `floorplan` gives the sites of multipliers
-    for a geometry.
+    `algorithms` are nextpnr's options that choose them, and `floorplan` gives the sites of
+    multipliers for a geometry.
     `idcode` is what the FPGA wants to find in a bitstream; `loader` is openFPGALoader's name of the
     board.
     """
@@ -36,8 +36,7 @@ class Board:
     idcode: int
     loader: str
     memory_mhz: float | None = None
-    placer: str = "heap"
-    router: str = "router1"
+    algorithms: tuple[str, ...] = ("--placer", "heap", "--router", "router1")
     floorplan: Callable[[Geometry], dict[str, str]] | None = None
 
     def platform(self):
@@ -59,10 +58,7 @@ class Board:
             platform._nextpnr_package_options[platform.package].upper(),
             "--speed",
             platform.speed,
-            "--placer",
-            self.placer,
-            "--router",
-            self.router,
+            *self.algorithms,
         )
 
 
@@ -84,9 +80,9 @@ BOARDS = {
             ULX3S_85F_Platform,
             clock_mhz=62.5,
             memory_mhz=78.125,
-            # Nine tenths of the wires that the default placer needs; a quarter of router1's time.
-            placer="static",
-            router="router2",
+            # Nine tenths of the wires that the default placer needs; a quarter of router1's time,
+            # if it reroutes what is late: it joins a net where that is nearest, however slow.
+            algorithms=("--placer", "static", "--router", "router2", "--tmg-ripup"),
             floorplan=multiplier_sites,
             idcode=0x41113043,
             seed=3,

@@ -22,7 +22,7 @@ def test_unknown_board_is_refused_by_name():
     ("name", "device", "algorithms"),
     [
         ("ulx3s-25f", "--25k", ("--placer", "heap", "--router", "router1")),
-        ("ulx3s-85f", "--85k", ("--placer", "static", "--router", "router2")),
+        ("ulx3s-85f", "--85k", ("--placer", "static", "--router", "router2", "--tmg-ripup")),
     ],
 )
 def test_nextpnr_options(name, device, algorithms):
