@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.array import mac_array, xnor_array
-from hw.copies import kept
+from hw.copies import copy
 from hw.drain import Drain, Reducer, Writer
 from hw.maps import READ_LATENCY, BitMaps, InputRing, WordMap, feature_layout
 from hw.operands import MacOperand, residual_layout
@@ -127,9 +127,7 @@ class Core(wiring.Component):
 
         def flag(name: str, *kinds: LayerKind):
             """A register of its own, where much hangs on the kind."""
-            target = kept(1, name)
-            m.d.sync += target.eq(Cat(layer.kind == kind for kind in kinds).any())
-            return target
+            return copy(m, Cat(layer.kind == kind for kind in kinds).any(), name)
 
         reduction_reads, reduction_writes = (
             flag(f"reduction_{what}", LayerKind.POOL, LayerKind.MEAN)
@@ -141,9 +139,7 @@ class Core(wiring.Component):
 
         def starts(name: str, strobe):
             """A unit's start: a register of its own, and a copy if two units have the same."""
-            target = kept(1, f"start_{name}")
-            m.d.sync += target.eq(strobe)
-            return target
+            return copy(m, strobe, f"start_{name}")
 
         start_convolution, start = sequencer.starts_convolution, sequencer.starts
         connect(m, flipped(self.input), input_ring.write)

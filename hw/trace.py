@@ -13,8 +13,9 @@ from isa.layer import ADDRESS_BITS, SIZE_BITS, LayerKind
 def trace_signature(geometry: Geometry) -> wiring.Signature:
     """Every write to a map, to compare with the golden model. Only a simulation connects it.
 
-    ``layer_done``, with ``layer`` and ``kind``, and ``frame_done`` come with ``perf``, that is
-    `hw.perf.LATENCY` cycles late.
+    ``layer_done`` goes with a layer's last write, which the sequencer hears of a cycle later; it,
+    ``layer`` and ``kind`` with it, and ``frame_done`` come with ``perf``, `hw.perf.LATENCY` cycles
+    late.
     """
     lanes = geometry.post_lanes
     return wiring.Signature(
