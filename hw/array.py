@@ -22,8 +22,11 @@ from isa.fixed import ACC_BITS
 from isa.geometry import Geometry
 from isa.layer import SIZE_BITS
 
-#: Signals that every lane needs are copied for so many lanes, or their fan-out bounds the clock.
+#: Signals that every lane needs are copied for so many lanes, or their fan-out bounds the clock;
 LANES_PER_COPY = 8
+#: and what every bit of them needs, for so many bits: weights, and sums.
+WEIGHT_BITS_PER_COPY = 256
+SUM_BITS_PER_COPY = 128
 #: Valid bits of one step: at most the channels of a layer.
 COUNT_BITS = SIZE_BITS + 1
 #: Popcounts up to 9 x 1024.
@@ -75,7 +78,7 @@ class Array(wiring.Component):
         Results of lanes group*L.. of the pixel asked for READ_LATENCY cycles before.
     """
 
-    READ_LATENCY = 3
+    READ_LATENCY = 4
 
     def __init__(self, *, dot, bipolar, lanes, port_bits, post_lanes, acc_bits):
         check_positive(
@@ -127,16 +130,17 @@ class Array(wiring.Component):
         of_first = word < words[0]
         shifts = [self.load_valid & of_first, self.load_valid & ~of_first]
 
-        def shadow_weights(start, count, index):
-            """Those of so many lanes; a list of each one's."""
-            rows = [[] for _ in range(count)]
-            share = slice(start * self._row_bits, (start + count) * self._row_bits)
+        def shadow_weights(share):
+            """Those of the lanes of a share; a list of each one's."""
+            rows = [[] for _ in share]
+            width = len(share) * self._row_bits
+            load = self.load[share.start * self._row_bits :][:width]
             for part, (length, shift) in enumerate(zip(words, shifts, strict=False)):
-                shift = copy(m, shift, f"shift_{index}_{part}")
-                width = share.stop - share.start
-                shadow = Signal(length * width, name=f"shadow_{index}_{part}", reset_less=True)
+                name = f"{share.start}_{part}"
+                shift = copy(m, shift, f"shift_{name}")
+                shadow = Signal(length * width, name=f"shadow_{name}", reset_less=True)
                 with m.If(shift):
-                    m.d.sync += shadow.eq(Cat(shadow, self.load[share])[width:])
+                    m.d.sync += shadow.eq(Cat(shadow, load)[width:])
                 for number in range(length):
                     word = shadow.word_select(number, width)
                     for lane, row in enumerate(rows):
@@ -167,8 +171,10 @@ class Array(wiring.Component):
 
         def accumulator(name, index, partials, shape):
             """Adds the partial sums and keeps them; returns the sums that are asked for."""
-            at = copy(m, after[dot_latency + 1], f"accumulate_{name}_{index}")
-            read_pixel = copy(m, self.read_pixel, f"read_{name}_{index}")
+            old_at, new_at = (
+                copy(m, after[dot_latency + 1], f"{use}_{name}_{index}") for use in ("add", "store")
+            )
+            read_at = copy(m, read_pixel, f"read_{name}_{index}")
             layout = data.ArrayLayout(shape, len(partials))
             depth = Geometry.BLOCK_PIXELS
             running = Memory(shape=layout, depth=depth, init=[])
@@ -182,41 +188,45 @@ class Array(wiring.Component):
             for lane, value in enumerate(partials):
                 total = add(
                     m, platform, f"sum_{name}_{index}_{lane}", old.data[lane], value,
-                    bits=self._acc_bits, a_on=at.again,
+                    bits=self._acc_bits, a_on=old_at.again,
                 )  # fmt: skip
                 m.d.comb += sums[lane].eq(total)
             m.d.comb += [
-                old.addr.eq(at.pixel),
-                store.addr.eq(at.pixel),
+                old.addr.eq(old_at.pixel),
+                store.addr.eq(new_at.pixel),
                 store.data.eq(sums),
-                store.en.eq(at.valid),
-                result.addr.eq(at.pixel),
+                store.en.eq(new_at.valid),
+                result.addr.eq(new_at.pixel),
                 result.data.eq(sums),
-                result.en.eq(at.ends),
-                read.addr.eq(read_pixel),
+                result.en.eq(new_at.ends),
+                read.addr.eq(read_at),
             ]
             return [read.data[lane] for lane in range(len(partials))]
 
+        # What asks for results may stand far away; the copies are in between.
+        read_pixel = Signal.like(self.read_pixel, reset_less=True)
+        read_group = Signal.like(self.read_group, reset_less=True)
+        m.d.sync += [read_pixel.eq(self.read_pixel), read_group.eq(self.read_group)]
+
         # --- lanes -------------------------------------------------------------------------------
+        for share in self._shares(WEIGHT_BITS_PER_COPY // sum(self._parts)):
+            swap = copy(m, step.valid & step.swap, f"swap_{share.start}")
+            for lane, loaded in zip(share, shadow_weights(share), strict=True):
+                active = Signal(len(loaded), name=f"active_{lane}", reset_less=True)
+                with m.If(swap):
+                    m.d.sync += active.eq(loaded)
+                m.d.comb += self._dots[lane].weights.eq(active)
+        for share in self._shares(LANES_PER_COPY):
+            operand_copy = copy(m, operand, f"operand_{share.start}")
+            clear = copy(m, after[dot_latency].masked, f"clear_{share.start}")
+            for lane in share:
+                dot = self._dots[lane]
+                m.d.comb += [dot.operand.eq(operand_copy), dot.clear.eq(clear)]
         read_lanes = []
-        for start in range(0, lanes, LANES_PER_COPY):
-            index = start // LANES_PER_COPY
-            dots = self._dots[start : start + LANES_PER_COPY]
-            swap_copy = copy(m, step.valid & step.swap, f"swap_{index}")
-            loaded = shadow_weights(start, len(dots), index)
-            operand_copy = copy(m, operand, f"operand_{index}")
-            clear = copy(m, after[dot_latency].masked, f"clear_{index}")
-            for lane, dot in enumerate(dots, start):
-                active = Signal(dot.weights.shape(), name=f"active_{lane}", reset_less=True)
-                with m.If(swap_copy):
-                    m.d.sync += active.eq(loaded[lane - start])
-                m.d.comb += [
-                    dot.operand.eq(operand_copy),
-                    dot.weights.eq(active),
-                    dot.clear.eq(clear),
-                ]
-            shape = self._acc_bits if self._bipolar else signed(self._acc_bits)
-            read_lanes += accumulator("lanes", index, [dot.sum for dot in dots], shape)
+        shape = self._acc_bits if self._bipolar else signed(self._acc_bits)
+        for share in self._shares(SUM_BITS_PER_COPY // self._acc_bits):
+            sums = [self._dots[lane].sum for lane in share]
+            read_lanes += accumulator("lanes", share.start, sums, shape)
         written = after[dot_latency + 1]
         accumulated = Signal()
         pixel = Signal(PIXEL_BITS)
@@ -233,7 +243,7 @@ class Array(wiring.Component):
         result = Signal(self.data.shape(), reset_less=True)
         m.d.comb += self.data.eq(result)
         for lane in range(self._post_lanes):
-            group_copy = copy(m, self.read_group, f"read_group_{lane}")
+            group_copy = copy(m, read_group, f"read_group_{lane}")
             with m.Switch(group_copy):
                 for group in range(lanes // self._post_lanes):
                     with m.Case(group):
@@ -250,6 +260,13 @@ class Array(wiring.Component):
             for lane in range(self._post_lanes):
                 m.d.sync += result[lane].eq(chosen[lane])
         return m
+
+    def _shares(self, size):
+        """The lanes in ranges of that size: at least one, and no more than share an operand."""
+        size = min(max(size, 1), LANES_PER_COPY)
+        return [
+            range(start, min(start + size, self._lanes)) for start in range(0, self._lanes, size)
+        ]
 
     def model(self, operands, weights, masked, counts):
         """Results of one pixel.

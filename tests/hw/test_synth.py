@@ -126,8 +126,9 @@ def test_ends_of_carry_chains_are_open(tmp_path):
 def test_copies_of_a_register_stay_apart(tmp_path):
     array = xnor_array(word_bits=8, lanes=16, port_bits=32, post_lanes=4)
     _, wires = netlist_of(array, tmp_path)
-    for name in ("swap", "operand", "clear", "accumulate_lanes", "read_lanes"):
-        assert not set(wires[f"{name}_0"]) & set(wires[f"{name}_1"]), name
+    for name in ("swap", "operand", "clear", "add_lanes", "store_lanes", "read_lanes"):
+        assert not set(wires[f"{name}_0"]) & set(wires[f"{name}_8"]), name
+    assert not set(wires["add_lanes_0"]) & set(wires["store_lanes_0"])
 
 
 def test_a_memory_without_read_write_check_has_no_logic_beside_it(tmp_path):
