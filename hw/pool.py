@@ -11,12 +11,15 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_positive
 from hw.arithmetic import with_half
+from hw.copies import copy
 from isa.fixed import FEATURE_BITS, RESIDUAL_BITS, SHIFT_BITS, round_shift
 from isa.layer import SIZE_BITS
 
 #: Most pixels of a global average: 2**14.
 SUM_BITS = RESIDUAL_BITS + 14
 FINE_SHIFT_BITS = 3
+#: What every lane needs at once is copied for so many lanes, or its fan-out bounds the clock.
+LANES_PER_COPY = 4
 
 
 def word_layout(post_lanes):
@@ -77,13 +80,8 @@ class MaxPool(wiring.Component):
             {name: field.shape for name, field in word_layout(self._post_lanes) if name != "valid"}
         )
 
-        def larger(a, b, name):
-            result = Signal(word, name=name)
-            for lane in range(self._post_lanes):
-                x, y = a.residual[lane], b.residual[lane]
-                m.d.comb += result.residual[lane].eq(Mux(x > y, x, y))
-            m.d.comb += result.bits.eq(a.bits | b.bits)
-            return result
+        def larger(x, y):
+            return Mux(x > y, x, y)
 
         # --- where the word stands -----------------------------------------------------------
         place = data.StructLayout(
@@ -117,13 +115,11 @@ class MaxPool(wiring.Component):
                     ]
 
         # --- along a row: an even column joins its left neighbour, an odd one both --------------
-        m.submodules.row = row = Memory(shape=word, depth=self._max_groups, init=[])
-        left, keep = row.read_port(domain="comb"), row.write_port()
         # Registered first: the way through the memory and the comparison is long enough.
         stage = data.StructLayout({"place": place, "word": word})
         entry = Signal(stage, reset_less=True)
         entry_valid, horizontal_valid, vertical_valid = Signal(), Signal(), Signal()
-        at, current = entry.place, entry.word
+        current = entry.word
         m.d.sync += [
             entry_valid.eq(valid),
             horizontal_valid.eq(entry_valid),
@@ -132,22 +128,47 @@ class MaxPool(wiring.Component):
             current.residual.eq(self.input.residual),
             current.bits.eq(self.input.bits),
         ]
-        m.d.comb += [
-            left.addr.eq(at.group),
-            keep.addr.eq(at.group),
-            keep.en.eq(entry_valid),
-        ]
-        joined = larger(current, left.data, "joined")
-        with m.If(at.column == 0):
-            m.d.comb += joined.eq(current)
-        m.d.comb += keep.data.eq(Mux(at.column[0], current, joined))
+        joined = Signal(word)
+        one_lane = data.StructLayout({"residual": signed(RESIDUAL_BITS), "bit": 1})
+        for start in range(0, self._post_lanes, LANES_PER_COPY):
+            lanes = range(start, min(start + LANES_PER_COPY, self._post_lanes))
+            group, keeps, odd, first = (
+                copy(m, value, f"{name}_{start}")
+                for name, value in {
+                    "group": now.group,
+                    "keeps": valid,
+                    "odd": now.column[0],
+                    "first": now.column == 0,
+                }.items()
+            )
+            row = Memory(
+                shape=data.ArrayLayout(one_lane, len(lanes)), depth=self._max_groups, init=[]
+            )
+            m.submodules[f"row_{start}"] = row
+            left, keep = row.read_port(domain="comb"), row.write_port()
+            m.d.comb += [left.addr.eq(group), keep.addr.eq(group), keep.en.eq(keeps)]
+            for index, lane in enumerate(lanes):
+                here, both = (Signal(one_lane, name=f"{name}_{lane}") for name in ("here", "both"))
+                m.d.comb += [
+                    here.residual.eq(current.residual[lane]),
+                    here.bit.eq(current.bits[lane]),
+                    both.eq(here),
+                    joined.residual[lane].eq(both.residual),
+                    joined.bits[lane].eq(both.bit),
+                    keep.data[index].eq(Mux(odd, here, both)),
+                ]
+                with m.If(~first):
+                    m.d.comb += [
+                        both.residual.eq(larger(here.residual, left.data[index].residual)),
+                        both.bit.eq(here.bit | left.data[index].bit),
+                    ]
 
         # --- down the rows, the same -----------------------------------------------------------
         m.submodules.line = line = Memory(shape=word, depth=self._line_words, init=[])
         store = line.write_port()
         # In a map two pixels wide a line comes again while its last value is being written.
         load = line.read_port(transparent_for=(store,))
-        m.d.comb += [load.addr.eq(at.line), load.en.eq(1)]
+        m.d.comb += [load.addr.eq(entry.place.line), load.en.eq(1)]
         horizontal = Signal(stage, reset_less=True)
         vertical = Signal(stage, reset_less=True)
         above = Signal(word, reset_less=True)
@@ -158,9 +179,14 @@ class MaxPool(wiring.Component):
             above.eq(load.data),
         ]
         odd_row, odd_column = vertical.place.odd_row, vertical.place.column[0]
-        merged = larger(vertical.word, above, "merged")
-        with m.If(~vertical.place.later_row):
-            m.d.comb += merged.eq(vertical.word)
+        merged = Signal(word)
+        m.d.comb += merged.eq(vertical.word)
+        with m.If(vertical.place.later_row):
+            m.d.comb += merged.bits.eq(vertical.word.bits | above.bits)
+            for lane in range(self._post_lanes):
+                m.d.comb += merged.residual[lane].eq(
+                    larger(vertical.word.residual[lane], above.residual[lane])
+                )
         m.d.comb += [
             store.addr.eq(vertical.place.line),
             store.data.eq(Mux(odd_row, vertical.word, merged)),
