@@ -120,7 +120,8 @@ class SdramController(wiring.Component):
         precharge, activate, move = Signal(), Signal(), Signal()
         move_read, move_write = Signal(), Signal()  # one of them is set with `move`
         accept = Signal()  # not a register: the next burst becomes the one at hand
-        place, write = Signal(BURST_ADDRESS_BITS), Signal()  # of the burst at hand
+        # Of the burst at hand
+        place, write = Signal(BURST_ADDRESS_BITS, reset_less=True), Signal()
         _, bank, _ = _split(place)
 
         self._put_on_pins(
@@ -289,6 +290,8 @@ class SdramController(wiring.Component):
         wiring.connect(m, wiring.flipped(self.write_data), queue.input)
         writing = Signal(BURST_BEATS)  # bit n: a beat goes out in DELAY - 1 + n cycles
         drive = Signal()
+        beat, read_data = (Signal(DATA_BITS, reset_less=True) for _ in range(2))
+        m.d.comb += [pins.dq_out.eq(beat), self.read_data.eq(read_data)]
         # Bit n: a beat comes in in n + 1 cycles
         reading = Signal(self.DELAY - 1 + self.READ_CYCLES - 1 + BURST_BEATS)
         m.d.comb += queue.next.eq(move_write | writing[1])
@@ -296,11 +299,11 @@ class SdramController(wiring.Component):
             writing.eq(writing >> 1),
             drive.eq(writing[0]),
             pins.dq_drive.eq(drive),
-            pins.dq_out.eq(queue.beat.data),
+            beat.eq(queue.beat.data),
             pins.dqm.eq(Mux(drive, ~queue.beat.enable, 0)),
             reading.eq(reading >> 1),
             self.read_valid.eq(reading[0]),
-            self.read_data.eq(pins.dq_in),
+            read_data.eq(pins.dq_in),
         ]
         with m.If(move_write):
             m.d.memory += writing.eq(-1)
@@ -369,7 +372,7 @@ class SdramController(wiring.Component):
         for number in range(BANKS):
             with m.If(activate & (bank == number)):
                 m.d.memory += [rows[number].eq(row), opened[number].eq(1)]
-        row_there = Signal(ROW_BITS)
+        row_there = Signal(ROW_BITS, reset_less=True)
         equal = Signal(2)
         hit, closed = Signal(), Signal()
         half = ROW_BITS // 2

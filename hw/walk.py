@@ -93,9 +93,8 @@ class StepWalker(wiring.Component):
         block_one, next_one = Signal(), Signal()  # of one pixel: `block_end` is 0, `next_end`
         last_block, last_is_next, last_tile = Signal(), Signal(), Signal()
         nears_n, nears_ky, nears_last, next_last = (Signal() for _ in range(4))
-        sets_ready = Signal(
-            2
-        )  # loaded and not yet begun: at most the shadow set and one on its way
+        # Loaded and not yet begun: at most the shadow set and one on its way.
+        sets_ready = Signal(2)
         output_free = Signal(init=1)
         settling = Signal(self._ready_latency)  # `input_ready` is still that of another row
         # The layer's loop ends, so that no subtraction stands in the way of the counters.
@@ -175,7 +174,7 @@ class StepWalker(wiring.Component):
                 "address": ADDRESS_BITS,  # of x = 0 in that row
             }
         )
-        origin, begin, here, after = (Signal(position) for _ in range(4))
+        origin, begin, here, after = (Signal(position, reset_less=True) for _ in range(4))
         step_x, step_row = Signal(PIXEL_BITS + 1), Signal(STRIDE_BITS + 1)
         row_step = Signal(2)
         m.d.sync += [
@@ -332,9 +331,10 @@ class StepWalker(wiring.Component):
             m.d.comb += offset.eq(n >> shift)
         with m.Else():
             m.d.comb += offset.eq(along)
-        valid, part = Signal(), Signal(step_layout(taps))
-        row, x = Signal(signed(SIZE_BITS + 2)), Signal(signed(STRIDE_BITS + 2))
-        row_address = Signal(ADDRESS_BITS)
+        valid, part = Signal(), Signal(step_layout(taps), reset_less=True)
+        row = Signal(signed(SIZE_BITS + 2), reset_less=True)
+        x = Signal(signed(STRIDE_BITS + 2), reset_less=True)
+        row_address = Signal(ADDRESS_BITS, reset_less=True)
         m.d.sync += [
             valid.eq(issue_here),
             part.swap.eq(first_pixel),
@@ -352,15 +352,19 @@ class StepWalker(wiring.Component):
 
         # --- cycle 2: the address, and whether it lies inside the map ----------------------------
         row_inside = Signal()
-        m.d.comb += row_inside.eq((row >= 0) & (row < layer.in_height))
+        step = Signal.like(part)
+        m.d.comb += [
+            row_inside.eq((row >= 0) & (row < layer.in_height)),
+            self.step.eq(step),
+        ]
         m.d.sync += [
             self.step_valid.eq(valid),
-            self.step.eq(part),
-            self.step.address.eq(row_address + x),
+            step.eq(part),
+            step.address.eq(row_address + x),
         ]
         for tap in range(taps):
             inside = (x + tap >= 0) & (x + tap < layer.row_length)
-            m.d.sync += self.step.inside[tap].eq(row_inside & inside)
+            m.d.sync += step.inside[tap].eq(row_inside & inside)
         return m
 
 
