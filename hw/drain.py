@@ -155,14 +155,15 @@ class Writer(wiring.Component):
         m.submodules.walker = walker = MapWalker()
         layout = walker.layout
         kind = layer.kind
-        mean, pool, classifier = Signal(), Signal(), Signal()
+        mean, pool, classifier, halved = (Signal() for _ in range(4))
         m.d.sync += [
             mean.eq(kind == LayerKind.MEAN),
             pool.eq(kind == LayerKind.POOL),
             classifier.eq(kind == LayerKind.CLASSIFIER),
+            halved.eq(layer.pooled & (kind == LayerKind.STEM)),
         ]
         connect_destination(m, layout, layer, groups)
-        with m.If(layer.pooled & (kind == LayerKind.STEM)):
+        with m.If(halved):  # by the max-pool
             m.d.comb += [
                 layout.width.eq(layer.out_width >> 1),
                 layout.height.eq(layer.out_height >> 1),

@@ -71,15 +71,23 @@ class Result(wiring.Component):
         layout = self.input.logits.shape()
         m.submodules.store = store = Memory(shape=layout, depth=words, init=[], attrs=UNCHECKED)
 
+        # Words come from far away, so they are registered first.
         write, position = store.write_port(), Signal(range(words + 1))
+        valid, clear = Signal(), Signal()
+        arrived = Signal(layout, reset_less=True)
+        m.d.sync += [
+            valid.eq(self.input.valid),
+            clear.eq(self.clear),
+            arrived.eq(self.input.logits),
+        ]
         m.d.comb += [
             write.addr.eq(position),
-            write.data.eq(self.input.logits),
-            write.en.eq(self.input.valid & (position != words)),
+            write.data.eq(arrived),
+            write.en.eq(valid & (position != words)),
         ]
         with m.If(write.en):
             m.d.sync += position.eq(position + 1)
-        with m.If(self.clear):
+        with m.If(clear):
             m.d.sync += position.eq(0)
 
         # --- reading, for the scan or the host --------------------------------------------------
