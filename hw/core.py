@@ -236,8 +236,10 @@ class Core(wiring.Component):
         m.d.comb += [xnor.step.masked.eq(masked), xnor.step.count.eq(count)]
 
         # --- results: output RAM -> post-process -> max-pool -------------------------------------
-        # The residual and the accumulators of a word meet at the post-process.
-        read_latency = max(RESIDUAL_LATENCY, xnor.READ_LATENCY)
+        group = drain.group
+        acc_latency = Drain.PLACE_LATENCY + xnor.READ_LATENCY
+        # The residual and the accumulators of a word meet at the post-process, both from far away.
+        read_latency = max(RESIDUAL_LATENCY, acc_latency) + 1
         acc = Signal.like(mac.data)
         for lane in range(post_lanes):
             binary_lane = flag(f"binary_lane_{lane}", LayerKind.BINARY)
@@ -246,12 +248,14 @@ class Core(wiring.Component):
             drain.written.eq(xnor.written | mac.written),
             drain.params_ready.eq(post.tile_ready),
             xnor.read_pixel.eq(drain.pixel),
-            xnor.read_group.eq(drain.group),
+            xnor.read_group.eq(group),
             mac.read_pixel.eq(drain.pixel),
-            mac.read_group.eq(drain.group),
+            mac.read_group.eq(group),
             post.input.valid.eq(later(drain.issue, read_latency, "post_valid")),
-            post.input.group.eq(later(drain.group, read_latency, "post_group", reset_less=True)),
-            post.input.acc.eq(later(acc, read_latency - xnor.READ_LATENCY, "acc", reset_less=True)),
+            post.input.group.eq(
+                later(group, read_latency - Drain.PLACE_LATENCY, "post_group", reset_less=True)
+            ),
+            post.input.acc.eq(later(acc, read_latency - acc_latency, "acc", reset_less=True)),
             post.input.residual.eq(
                 later(
                     residual_map.read_data,

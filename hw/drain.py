@@ -27,12 +27,14 @@ class Drain(wiring.Component):
     """Reads each block's results out of the array's output RAM, a word of L channels a cycle.
 
     ``written`` counts in output pixels, which arrive in order; ``params_ready`` tells that the
-    tile's channel parameters are there. ``issue`` goes with ``pixel`` and ``group``, for the output
-    RAM, and ``address``, of the residual that the word's shortcut reads. ``freed`` tells the end of
-    a block, ``tile_done`` the end of a tile, both in the cycle of the last ``issue``. Between tiles
-    it rests for ``TILE_GAP`` cycles, so that ``params_ready`` may follow ``tile_done`` that late.
+    tile's channel parameters are there. ``issue`` goes with ``address``, of the residual that the
+    word's shortcut reads; ``pixel`` and ``group``, for the output RAM, come PLACE_LATENCY cycles
+    later. ``freed`` tells the end of a block, ``tile_done`` the end of a tile, both in the cycle of
+    the last ``issue``. Between tiles it rests for ``TILE_GAP`` cycles, so that ``params_ready`` may
+    follow ``tile_done`` that late.
     """
 
+    PLACE_LATENCY = 1
     TILE_GAP = 8
 
     def __init__(self, *, groups: int):
@@ -74,7 +76,6 @@ class Drain(wiring.Component):
         m.d.comb += [
             walker.start.eq(self.start),
             walker.advance.eq(self.issue),
-            self.group.eq(walker.group),
             self.address.eq(walker.address),
             pixel_done.eq(self.issue & walker.last_group),
             block_done.eq(pixel_done & last_pixel),
@@ -94,11 +95,10 @@ class Drain(wiring.Component):
         ]
 
         def begin_block(end):
-            return [self.pixel.eq(0), pixels_left.eq(end), last_pixel.eq(end == 0)]
+            return [pixels_left.eq(end), last_pixel.eq(end == 0)]
 
         with m.If(pixel_done):
             m.d.sync += [
-                self.pixel.eq(self.pixel + 1),
                 pixels_left.eq(pixels_left - 1),
                 last_pixel.eq(pixels_left == 1),
             ]
@@ -109,6 +109,20 @@ class Drain(wiring.Component):
             ]
         with m.If(tile_done | self.start):
             m.d.sync += [blocks_left.eq(layer.blocks - 1), *begin_block(first_end)]
+
+        # A cycle later, since it takes long to know of a block's end.
+        moved, began = Signal(), Signal()
+        group = Signal.like(self.group, reset_less=True)
+        m.d.comb += self.group.eq(group)
+        m.d.sync += [
+            moved.eq(pixel_done),
+            began.eq(block_done | self.start),
+            group.eq(walker.group),
+        ]
+        with m.If(began):
+            m.d.sync += self.pixel.eq(0)
+        with m.Elif(moved):
+            m.d.sync += self.pixel.eq(self.pixel + 1)
         return m
 
 
