@@ -26,6 +26,10 @@ _STEPS = (
     (re.compile(r"Info: iter=(\d+) steplen="), "place {}"),
     (re.compile(r"Info:\s+at iteration #(\d+): temp.*wirelen = (\d+)"), "refine {}, wires {}"),
     (re.compile(r"Info:\s+\d+ \|.*\|\s*(\d+)\|\s+[\d.]+"), "route, {} arcs to go"),
+    (
+        re.compile(r"Info:\s+iter=(\d+) .*overused=(\d+) .*tmgfail=(\d+)"),
+        "route {}, {} wires used twice, {} arcs late",
+    ),
     (re.compile(r"Info:\s+iter=(\d+) .*overused=(\d+)"), "route {}, {} wires used twice"),
 )
 
@@ -111,11 +115,17 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
     report = out_dir / f"route-{seed}.json"
     log = out_dir / f"route-{seed}.log"
     missed = []
+    said = None
 
     def on_line(line):
+        nonlocal said
         if line.startswith("ERROR: Max frequency") and "(FAIL at" in line:
-            missed.append(line)
+            missed.append(line.removeprefix("ERROR: "))
+        elif line == "ERROR: giving up" and said is not None:
+            missed.append(f"gave up after {said}")
         words = describe(line)
+        if words is not None:
+            said = words
         if words is not None and on_step is not None:
             on_step(words)
 
@@ -125,12 +135,12 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
     command += ["--json", Path(netlist).name, "--lpf", Path(lpf).name]
     command += ["--seed", str(seed), "--textcfg", config.name, "--report", report.name]
     try:
-        run_tool("place and route", command, log=log, cwd=out_dir, on_line=on_line)
+        run_tool("place and route", command, log=log, cwd=out_dir, on_line=on_line, terminal=True)
     except BuildError:
         if missed:
             raise TimingError(
                 f"place and route missed timing with seed {seed}: "
-                f"{missed[-1].removeprefix('ERROR: ')} (see {log.resolve()})"
+                f"{missed[-1]} (see {log.resolve()})"
             ) from None
         raise
     return config, parse_report(report.read_text())

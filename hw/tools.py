@@ -1,7 +1,11 @@
 """Runs one tool of the flow as a process: its output goes to a log, line by line."""
 
+import errno
+import os
+import pty
 import subprocess
 import sys
+import tty
 from collections import deque
 from pathlib import Path
 
@@ -10,8 +14,11 @@ class BuildError(RuntimeError):
     """A step of the build failed; the message is one line and names stage, status and log."""
 
 
-def run_tool(stage, command, *, log, cwd, on_line=None):
+def run_tool(stage, command, *, log, cwd, on_line=None, terminal=False):
     """Run `command` in `cwd`; stdout and stderr go to `log`, and each line to `on_line`.
+
+    `terminal`: the command is to think that it writes to one. Many programs keep back what they
+    write to a pipe until it fills a block, and so tell of their progress minutes late.
 
     BuildError if it cannot be started or ends with a status other than 0, with the last line
     that reports an error (else the last line) in the message.
@@ -19,22 +26,21 @@ def run_tool(stage, command, *, log, cwd, on_line=None):
     log = Path(log)
     last = deque(maxlen=1)
     error = None
-    with log.open("w") as out:
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with log.open("w") as out, open(ours, errors="replace") as output:
         try:
+            if terminal:
+                tty.setraw(theirs)  # or each line would end with a carriage return
             process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
+                command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.STDOUT
             )
         except OSError as problem:
             raise BuildError(f"{stage} could not start {command[0]}: {problem.strerror}") from None
+        finally:
+            os.close(theirs)
         with process:
             try:
-                for line in process.stdout:
+                for line in _lines(output):
                     out.write(line)
                     line = line.rstrip()
                     if line:
@@ -51,6 +57,15 @@ def run_tool(stage, command, *, log, cwd, on_line=None):
         raise BuildError(
             f"{stage} failed with status {process.returncode}: {said} (see {log.resolve()})"
         )
+
+
+def _lines(output):
+    """The lines of a file, to its end; a terminal's end is an error."""
+    try:
+        yield from output
+    except OSError as problem:
+        if problem.errno != errno.EIO:
+            raise
 
 
 def yowasp_command(tool):

@@ -87,6 +87,10 @@ def test_other_reports_are_refused(text):
             "Info:     iter=11 wires=1276366 overused=1869 overuse=1874 archfail=NA",
             "route 11, 1869 wires used twice",
         ),
+        (
+            "Info:     iter=70 wires=1280984 overused=1 overuse=1 tmgfail=12 archfail=NA",
+            "route 70, 1 wires used twice, 12 arcs late",
+        ),
         ("Info: Checksum: 0xc7ecdabf", None),
     ],
 )
@@ -160,6 +164,21 @@ def test_missed_timing_is_told_from_other_failures(tmp_path, monkeypatch):
     assert str(error.value) == (
         "place and route missed timing with seed 4: Max frequency for clock 'clk': 55.00 MHz "
         f"(FAIL at 60.00 MHz) (see {tmp_path / 'route-4.log'})"
+    )
+
+
+def test_a_router_that_gives_up_has_missed_timing(tmp_path, monkeypatch):
+    """What is late it reroutes for a thousand rounds."""
+    script(
+        monkeypatch,
+        "print('Info:     iter=999 wires=1280 overused=3 overuse=3 tmgfail=57 archfail=NA');"
+        "print('ERROR: giving up'); raise SystemExit(1)",
+    )
+    with pytest.raises(TimingError) as error:
+        route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    assert str(error.value) == (
+        "place and route missed timing with seed 4: gave up after route 999, 3 wires used twice, "
+        f"57 arcs late (see {tmp_path / 'route-4.log'})"
     )
 
 

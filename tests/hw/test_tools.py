@@ -11,17 +11,36 @@ def run(tmp_path, body, **options):
     run_tool("a stage", [sys.executable, "-c", body], log=tmp_path / "log", cwd=tmp_path, **options)
 
 
-def test_output_goes_to_log_and_callback(tmp_path):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_output_goes_to_log_and_callback(terminal, tmp_path):
     lines = []
     body = "import sys; print('one', flush=True); print('two', file=sys.stderr)"
-    run(tmp_path, body, on_line=lines.append)
+    run(tmp_path, body, on_line=lines.append, terminal=terminal)
     assert lines == ["one", "two"]
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
-def test_the_first_error_is_quoted(tmp_path):
+def test_to_a_terminal_lines_are_written_at_once(tmp_path):
+    """The program waits for an answer to a line that it has not flushed."""
+    body = (
+        "import pathlib, time\nprint('ask')\n"
+        "while not pathlib.Path('answer').exists(): time.sleep(0.01)"
+    )
+    lines = []
+
+    def answer(line):
+        lines.append(line)
+        (tmp_path / "answer").touch()
+
+    run(tmp_path, body, on_line=answer, terminal=True)
+    assert lines == ["ask"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_first_error_is_quoted(terminal, tmp_path):
+    body = "print('ERROR: bad'); print('then'); raise SystemExit(3)"
     with pytest.raises(BuildError) as error:
-        run(tmp_path, "print('ERROR: bad'); print('then'); raise SystemExit(3)")
+        run(tmp_path, body, terminal=terminal)
     assert str(error.value) == f"a stage failed with status 3: ERROR: bad (see {tmp_path / 'log'})"
 
 
