@@ -28,7 +28,7 @@ from isa.fixed import IntArray
 HELP = "simulate the gateware and compare every layer"
 DEFAULT_IMAGES = 20
 LEAST_IMAGES = 2  # so that one follows another
-DEFAULT_CYCLES = 3_000_000  # of all images together, where nobody says how many
+DEFAULT_CYCLES = 3_600_000  # of all images together, where nobody says how many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     image, estimate = compiled.image, compiled.report["estimate"]["cycles"]
     limit = args.limit
     if args.images is None and limit is None:
-        limit = min(DEFAULT_IMAGES, max(LEAST_IMAGES, DEFAULT_CYCLES // estimate))
+        limit = default_images(estimate)
     images = images_for(args.images, image.info.input_shape, limit)
     from sim.runner import simulate
     from sim.surroundings import Stalls
@@ -92,6 +92,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"rbonn: error: {differences[0]}", file=sys.stderr)
         return 1
     return 0
+
+
+def default_images(estimate: int) -> int:
+    """How many, where nobody says it, for a network of so many cycles a frame."""
+    return min(DEFAULT_IMAGES, max(LEAST_IMAGES, DEFAULT_CYCLES // estimate))
 
 
 def differences_from_pytorch(checkpoint: Path, pixels: Pixels, logits: IntArray) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from host import cli
+from host.commands.sim import default_images
 from isa.checkpoint import write_checkpoint
 from isa.geometry import GEOMETRIES
 from rbonn_train.evaluate import predict
@@ -53,6 +54,12 @@ def test_sim_from_sdram_with_stalls(model, capsys, monkeypatch):
     more = ["--board", TINY_SDRAM.name, "--stalls", "heavy", "--json", "-"]
     assert cli.main(["sim", *model, *more]) == 0
     assert json.loads(capsys.readouterr().out)["mismatches"] == 0
+
+
+def test_sim_takes_fewer_images_of_a_large_network():
+    assert [default_images(cycles) for cycles in (900, 159_004, 707_326, 1_319_763, 9_000_000)] == [
+        20, 20, 5, 2, 2,
+    ]  # fmt: skip
 
 
 def test_sim_compares_logits_with_pytorch(model, capsys, monkeypatch):
