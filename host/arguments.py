@@ -54,9 +54,17 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def source_of(args: argparse.Namespace, geometry: Geometry) -> Source:
-    """The source that was asked for, or the model's, or the geometry's."""
-    name: str | None = args.source or deployment(args.model).source
-    return geometry.source if name is None else Source[name.upper()]
+    """The source that was asked for, or the model's for its own board, or the geometry's.
+
+    Raises UserError for a memory that the geometry has not."""
+    meant = deployment(args.model)
+    name: str | None = args.source or (meant.source if meant.board == geometry.name else None)
+    source = geometry.source if name is None else Source[name.upper()]
+    words = {Source.RAM: geometry.image_words, Source.SDRAM: geometry.sdram_image_words}
+    if not words.get(source, 1):
+        there = [other.name.lower() for other in Source if words.get(other, 1)]
+        raise UserError(f"Source must be {' or '.join(there)} on {geometry.name}, not {name}")
+    return source
 
 
 def add_images(parser: argparse.ArgumentParser, default: str, *names: str) -> None:

@@ -189,6 +189,25 @@ def test_unknown_names(capsys):
     assert line == "Board must be one of tiny, ulx3s-25f, ulx3s-85f, not 'de10'"
     line = fails(capsys, "bitstream", "--model", "tiny", "--board", "tiny")
     assert line == "Board must be one of ulx3s-25f, ulx3s-85f, not 'tiny'"
+
+
+def test_a_network_too_large_for_a_board(capsys, tmp_path):
+    """The model's source is its own board's: this one has no SDRAM."""
+    out = tmp_path / "x.img"
+    line = fails(capsys, "compile", "--model", "resnet18", "--board", "ulx3s-25f", "-o", str(out))
+    assert line.startswith("Weight ring must fit 512 128-bit words of geometry ulx3s-25f, not 576 ")
+    assert line.endswith("; the smallest known geometry that fits is ulx3s-85f")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("board", "source", "there"),
+    [("ulx3s-25f", "sdram", "ram or link"), ("ulx3s-85f", "ram", "link or sdram")],
+)
+def test_sources_that_a_board_has_not(capsys, tmp_path, board, source, there):
+    arguments = ["--model", "tiny", "--board", board, "--source", source]
+    line = fails(capsys, "compile", *arguments, "-o", str(tmp_path / "x.img"))
+    assert line == f"Source must be {there} on {board}, not {source}"
     line = fails(capsys, "run", "--model", "tiny", "--backend", "gpu")
     assert line == "Backend must be float, integer, golden, rtl or serial:PORT, not 'gpu'"
     line = fails(capsys, "run", "--backend", "golden")
