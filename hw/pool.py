@@ -129,11 +129,15 @@ class MaxPool(wiring.Component):
             current.bits.eq(self.input.bits),
         ]
         joined = Signal(word)
+        shares = [
+            range(start, min(start + LANES_PER_COPY, self._post_lanes))
+            for start in range(0, self._post_lanes, LANES_PER_COPY)
+        ]
         one_lane = data.StructLayout({"residual": signed(RESIDUAL_BITS), "bit": 1})
-        for start in range(0, self._post_lanes, LANES_PER_COPY):
-            lanes = range(start, min(start + LANES_PER_COPY, self._post_lanes))
+        enables = [copy(m, self.enable, f"enable_{lanes.start}") for lanes in shares]
+        for lanes, enable in zip(shares, enables, strict=True):
             group, keeps, odd, first = (
-                copy(m, value, f"{name}_{start}")
+                copy(m, value, f"{name}_{lanes.start}")
                 for name, value in {
                     "group": now.group,
                     "keeps": valid,
@@ -144,7 +148,7 @@ class MaxPool(wiring.Component):
             row = Memory(
                 shape=data.ArrayLayout(one_lane, len(lanes)), depth=self._max_groups, init=[]
             )
-            m.submodules[f"row_{start}"] = row
+            m.submodules[f"row_{lanes.start}"] = row
             left, keep = row.read_port(domain="comb"), row.write_port()
             m.d.comb += [left.addr.eq(group), keep.addr.eq(group), keep.en.eq(keeps)]
             for index, lane in enumerate(lanes):
@@ -153,8 +157,8 @@ class MaxPool(wiring.Component):
                     here.residual.eq(current.residual[lane]),
                     here.bit.eq(current.bits[lane]),
                     both.eq(here),
-                    joined.residual[lane].eq(both.residual),
-                    joined.bits[lane].eq(both.bit),
+                    joined.residual[lane].eq(Mux(enable, both.residual, here.residual)),
+                    joined.bits[lane].eq(Mux(enable, both.bit, here.bit)),
                     keep.data[index].eq(Mux(odd, here, both)),
                 ]
                 with m.If(~first):
@@ -174,31 +178,37 @@ class MaxPool(wiring.Component):
         above = Signal(word, reset_less=True)
         m.d.sync += [
             horizontal.eq(entry),
-            horizontal.word.eq(Mux(self.enable, joined, current)),
+            horizontal.word.eq(joined),
             vertical.eq(horizontal),
             above.eq(load.data),
         ]
         odd_row, odd_column = vertical.place.odd_row, vertical.place.column[0]
-        merged = Signal(word)
-        m.d.comb += merged.eq(vertical.word)
-        with m.If(vertical.place.later_row):
-            m.d.comb += merged.bits.eq(vertical.word.bits | above.bits)
-            for lane in range(self._post_lanes):
-                m.d.comb += merged.residual[lane].eq(
-                    larger(vertical.word.residual[lane], above.residual[lane])
-                )
         m.d.comb += [
             store.addr.eq(vertical.place.line),
-            store.data.eq(Mux(odd_row, vertical.word, merged)),
             store.en.eq(vertical_valid & odd_column & self.enable),
         ]
-        result = Signal(word)
-        m.d.comb += result.eq(Mux(self.enable, merged, vertical.word))
         output = Signal(word, reset_less=True)
-        m.d.sync += [
-            self.output.valid.eq(vertical_valid & (~self.enable | odd_column & odd_row)),
-            output.eq(result),
-        ]
+        m.d.sync += self.output.valid.eq(vertical_valid & (~self.enable | odd_column & odd_row))
+        here, merged = vertical.word, Signal(word)
+        for lanes, enable in zip(shares, enables, strict=True):
+            joins = copy(m, horizontal.place.later_row, f"joins_{lanes.start}")
+            begins = copy(m, horizontal.place.odd_row, f"begins_{lanes.start}")
+            for lane in lanes:
+                residual, bit = here.residual[lane], here.bits[lane]
+                m.d.comb += [merged.residual[lane].eq(residual), merged.bits[lane].eq(bit)]
+                with m.If(joins):
+                    m.d.comb += [
+                        merged.residual[lane].eq(larger(residual, above.residual[lane])),
+                        merged.bits[lane].eq(bit | above.bits[lane]),
+                    ]
+                m.d.comb += [
+                    store.data.residual[lane].eq(Mux(begins, residual, merged.residual[lane])),
+                    store.data.bits[lane].eq(Mux(begins, bit, merged.bits[lane])),
+                ]
+                m.d.sync += [
+                    output.residual[lane].eq(Mux(enable, merged.residual[lane], residual)),
+                    output.bits[lane].eq(Mux(enable, merged.bits[lane], bit)),
+                ]
         m.d.comb += [
             self.output.residual.eq(output.residual),
             self.output.bits.eq(output.bits),
@@ -259,25 +269,26 @@ class Average(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, first, last = Signal(), Signal(), Signal()
         entry = Signal.like(self.input.data, reset_less=True)
         output = Signal.like(self.output.data, reset_less=True)
-        m.d.sync += [
-            valid.eq(self.input.valid),
-            first.eq(self.input.first),
-            last.eq(self.input.last),
-            entry.eq(self.input.data),
-        ]
+        m.d.sync += entry.eq(self.input.data)
         m.d.comb += self.output.data.eq(output)
-        done = valid & last
-        for n in range(2, self.latency + 1):
-            target = self.output.valid if n == self.latency else Signal(name=f"valid_{n}")
+        done = self.input.valid & self.input.last
+        for n in range(1, self.latency + 1):
+            target = self.output.valid if n == self.latency else Signal(name=f"done_{n}")
             m.d.sync += target.eq(done)
             done = target
-        shift = Signal.like(self.shift, reset_less=True)
-        m.d.sync += shift.eq(self.shift)
-        coarse = Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
         for lane in range(self._post_lanes):
+            if lane % LANES_PER_COPY == 0:
+                valid, first, shift = (
+                    copy(m, value, f"{name}_{lane}")
+                    for name, value in {
+                        "valid": self.input.valid,
+                        "first": self.input.first,
+                        "shift": self.shift,
+                    }.items()
+                )
+                coarse = Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
             total = Signal(signed(SUM_BITS), name=f"total_{lane}", reset_less=True)
             shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}", reset_less=True)
             with m.If(valid):
