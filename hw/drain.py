@@ -169,11 +169,12 @@ class Writer(wiring.Component):
         m.submodules.walker = walker = MapWalker()
         layout = walker.layout
         kind = layer.kind
-        mean, pool, classifier, halved = (Signal() for _ in range(4))
+        mean, pool, classifier, maps, halved = (Signal() for _ in range(5))
         m.d.sync += [
             mean.eq(kind == LayerKind.MEAN),
             pool.eq(kind == LayerKind.POOL),
             classifier.eq(kind == LayerKind.CLASSIFIER),
+            maps.eq((kind != LayerKind.MEAN) & (kind != LayerKind.CLASSIFIER)),
             halved.eq(layer.pooled & (kind == LayerKind.STEM)),
         ]
         connect_destination(m, layout, layer, groups)
@@ -197,7 +198,7 @@ class Writer(wiring.Component):
             end_of_pixel.eq(valid & walker.last_group),
             self.residual.eq(came.residual),
             self.residual_address.eq(walker.address),
-            self.write_residual.eq(valid & ~mean & ~classifier),
+            self.write_residual.eq(valid & maps),
             self.write_feature.eq(valid & mean),
             self.write_logits.eq(valid & classifier),
             self.done.eq(end_of_pixel & walker.last_pixel & walker.last_tile),

@@ -21,7 +21,7 @@ class MacOperand(wiring.Component):
 
     The stem takes S bytes, or the channel's border value for those outside the image; the pointwise
     layer takes T residuals and the classifier T features, channels ``select * T`` and up of the
-    word, and zeros for what is left.
+    word, and zeros for what is left. ``kind`` stands from the cycle before the first step.
     """
 
     LATENCY = 1
@@ -50,8 +50,13 @@ class MacOperand(wiring.Component):
             Mux(step.inside[tap], self.bytes[tap], self.border.word_select(step.border[tap], 8))
             for tap in range(self._stem_taps)
         ]
+        # The layer stands long before its first step.
+        stem, pointwise = Signal(), Signal()
+        m.d.sync += [
+            stem.eq(self.kind == LayerKind.STEM),
+            pointwise.eq(self.kind == LayerKind.POINTWISE),
+        ]
         for tap in range(self._taps, self._stem_taps):
-            stem = self.kind == LayerKind.STEM
             m.d.sync += operand.bytes[tap - self._taps].eq(Mux(stem, pixels[tap], 0))
         for tap in range(self._taps):
             residual, feature = (
@@ -65,11 +70,10 @@ class MacOperand(wiring.Component):
                     residuals[group].eq(self.residual[channel]),
                     features[group].eq(self.feature[channel]),
                 ]
-            with m.Switch(self.kind):
-                with m.Case(LayerKind.STEM):
-                    m.d.sync += operand.values[tap].eq(pixels[tap])
-                with m.Case(LayerKind.POINTWISE):
-                    m.d.sync += operand.values[tap].eq(residuals[step.select])
-                with m.Default():
-                    m.d.sync += operand.values[tap].eq(features[step.select])
+            with m.If(stem):
+                m.d.sync += operand.values[tap].eq(pixels[tap])
+            with m.Elif(pointwise):
+                m.d.sync += operand.values[tap].eq(residuals[step.select])
+            with m.Else():
+                m.d.sync += operand.values[tap].eq(features[step.select])
         return m
