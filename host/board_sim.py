@@ -105,12 +105,7 @@ def line_bytes(geometry: Geometry, image: Image) -> tuple[int, int]:
     """Bytes on the line for a frame in the SDRAM, of which the largest logits are asked; and for
     one that is sent, of which all are."""
 
-    def no_logits(_: Geometry, image: Image) -> Callable[[Pixels], npt.NDArray[np.int64]]:
-        return lambda frame: np.zeros(image.info.classes, np.int64)
-
-    transport = CountedTransport(GoldenTransport(geometry, make_run=no_logits))
-    device = Device(transport, expected=geometry, source=Source.SDRAM)
-    device.load_image(image)
+    device, transport = _counted(geometry, image, Source.SDRAM)
     frame = np.zeros(image.info.input_shape, np.uint8)
     found = []
     for logits in (False, True):
@@ -118,6 +113,35 @@ def line_bytes(geometry: Geometry, image: Image) -> tuple[int, int]:
         device.classify_batch([frame], logits=logits)
         found.append(transport.others)
     return found[0], found[1] + transport.pixels
+
+
+def end_to_end(geometry: Geometry, image: Image, kernel_fps: float) -> dict[str, Any]:
+    """Bytes on the line for a frame that is sent and whose logits are all asked for, and frames a
+    second then: with the image in SDRAM the next one comes while one is computed."""
+    from hw.boards import BOARDS
+
+    device, transport = _counted(geometry, image, geometry.source)
+    transport.pixels = transport.others = 0
+    device.classify(np.zeros(image.info.input_shape, np.uint8))
+    count, baud = transport.pixels + transport.others, BOARDS[geometry.name].uart_baud
+    line = count * BITS_PER_BYTE / baud
+    if geometry.source is Source.SDRAM:
+        seconds = max(line, 1 / kernel_fps)
+    else:
+        seconds = line + 1 / kernel_fps
+    return {"uart_baud": baud, "bytes_per_frame": count, "fps": round(1 / seconds, 2)}
+
+
+def _counted(geometry: Geometry, image: Image, source: Source) -> tuple[Device, CountedTransport]:
+    """A device that has the image and computes nothing, and what counts its bytes."""
+
+    def no_logits(_: Geometry, image: Image) -> Callable[[Pixels], npt.NDArray[np.int64]]:
+        return lambda frame: np.zeros(image.info.classes, np.int64)
+
+    transport = CountedTransport(GoldenTransport(geometry, make_run=no_logits))
+    device = Device(transport, expected=geometry, source=source)
+    device.load_image(image)
+    return device, transport
 
 
 def board_sim(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from host.board_sim import end_to_end
 from host.errors import UserError
 from host.html import render
 from host.models import shipped_images, stream_rate
@@ -71,6 +72,7 @@ def build_all(
         measured=measured,
         build=result,
         stream_peak=stream_rate(geometry, geometry.source, peak=True),
+        end_to_end=end_to_end(geometry, compiled.image, result.clock_mhz * 1e6 / measured.cycles),
     )
     folder = build / model / geometry.name
     write_atomically(folder / BITSTREAM, bitstream)
@@ -82,7 +84,8 @@ def build_all(
     label = "UNTRAINED, " if info.untrained else ""
     print(
         f"{label}{report['fps']:,.0f} frames/s: {report['cycles_per_frame']:,} cycles at "
-        f"{report['clock_mhz']:.1f} MHz (routed for {report['fmax_mhz']:.1f} MHz)"
+        f"{report['clock_mhz']:.1f} MHz (routed for {report['fmax_mhz']:.1f} MHz); "
+        f"{report['end_to_end']['fps']:,.1f} with pixels and logits over the UART"
     )
     return folder
 

@@ -61,7 +61,8 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def _tiles(report: Report) -> list[tuple[str, str]]:
     return [
-        (f"{report['fps']:,.0f}", "frames per second"),
+        (f"{report['fps']:,.1f}", "frames per second of the accelerator"),
+        *_over_the_line(report),
         (f"{report['cycles_per_frame']:,}", "cycles per frame"),
         (f"{report['fmax_mhz']:.1f} MHz", f"routed; runs at {report['clock_mhz']:.1f} MHz"),
         *_accuracy(report),
@@ -74,6 +75,14 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
             if report.get(name) is not None
         ),
     ]
+
+
+def _over_the_line(report: Report) -> list[tuple[str, str]]:
+    line = report.get("end_to_end")
+    if line is None:
+        return []
+    label = f"frames per second with pixels and logits over the UART at {line['uart_baud']:,} baud"
+    return [(f"{line['fps']:,.1f}", label)]
 
 
 def _accuracy(report: Report) -> list[tuple[str, str]]:

@@ -32,19 +32,25 @@ def results(reports: Sequence[Report], metrics: Metrics) -> str:
     if not reports:
         return _MISSING
     head = ["network, board", "routed", "runs at", "cycles a frame", "frames/s",
-            "accuracy, float", "accuracy, on the FPGA"]  # fmt: skip
+            "over the UART", "accuracy, float", "accuracy, on the FPGA"]  # fmt: skip
     rows = [
         [
             f"{r['model']}, {r['board']}",
             f"{r['fmax_mhz']:.1f} MHz",
             f"{r['clock_mhz']:.1f} MHz",
             f"{r['cycles_per_frame']:,}",
-            f"{r['fps']:,.0f}",
+            f"{r['fps']:,.1f}",
+            _over_the_line(r),
             *_accuracies(r),
         ]
         for r in reports
     ]
     return _table(head, rows)
+
+
+def _over_the_line(report: Report) -> str:
+    line = report.get("end_to_end")
+    return "–" if line is None else f"{line['fps']:,.1f}"
 
 
 def _accuracies(report: Report) -> list[str]:

@@ -53,12 +53,13 @@ def build_report(
     measured: Measured,
     build: Any,
     stream_peak: float = 1.0,
+    end_to_end: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """report.json. ``compiled`` is the compiler's report, ``build`` a hw.build.BuildResult.
 
     ``info`` is the checkpoint's: accuracies are those that training measured on the whole test set
     and wrote into its metrics; None if it has none. ``stream_peak``: words of the image that could
-    come in a cycle.
+    come in a cycle. ``end_to_end``: the same board with frames over its serial line.
     """
     metrics = info.metrics
     peak = compiled["peak_binary_macs"] * measured.cycles
@@ -70,6 +71,7 @@ def build_report(
         "clock_mhz": build.clock_mhz,
         "cycles_per_frame": measured.cycles,
         "fps": round(build.clock_mhz * 1e6 / measured.cycles, 1),
+        "end_to_end": None if end_to_end is None else dict(end_to_end),
         "array_busy": share(measured.counters["array_busy"], measured.counters["binary_cycles"]),
         "mac_utilisation": share(compiled["binary_macs"], peak),
         "roofline_ratio": share(compiled["roofline"]["critical_path"], measured.cycles),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from host import cli
-from host.board_sim import BoardSim, CountedTransport, board_sim, line_bytes
+from host.board_sim import BoardSim, CountedTransport, board_sim, end_to_end, line_bytes
 from host.errors import UserError
 from host.golden_transport import GoldenTransport
 from host.link import LinkTransport
@@ -66,6 +66,14 @@ def test_bytes_of_a_frame():
     assert batch < 300
     # Of a write: 9 bytes there and 7 back; of a read: 9 there and 7 back as well.
     assert single == batch + 4 * (100 + 16) + 3 * (9 + 7)
+
+
+def test_end_to_end():
+    """What is classified at once takes a few bytes more than in a batch: it is waited for."""
+    image = build(ULX3S_85F, INFO, PACKETS)
+    _, single = line_bytes(ULX3S_85F, image)
+    found = end_to_end(ULX3S_85F, image, 1000.0)
+    assert single <= found["bytes_per_frame"] < single + 100
 
 
 def test_rates():

@@ -92,6 +92,9 @@ def test_everything_is_written(stage, capsys):
     report = json.loads((folder / "report.json").read_text())
     assert report["cycles_per_frame"] == 1500  # of the last frame
     assert report["fps"] == 40_000.0
+    line = report["end_to_end"]
+    # The frame is sent, then computed; ten bits a byte.
+    assert line["fps"] == round(1 / (10 * line["bytes_per_frame"] / 3e6 + 1 / 40_000), 2)
     assert report["seed"] == 4
     assert report["layers"][0]["cycles"] == 100
     assert stage.built == [
@@ -102,13 +105,20 @@ def test_everything_is_written(stage, capsys):
             "progress": stage.built[0]["progress"],
         }
     ]
-    assert "40,000 frames/s: 1,500 cycles at 60.0 MHz" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "40,000 frames/s: 1,500 cycles at 60.0 MHz (routed for 70.0 MHz); " in out
+    assert f" {line['fps']:,.1f} with pixels and logits over the UART\n" in out
+    page = (folder / "report.html").read_text()
+    assert "frames per second with pixels and logits over the UART at 3,000,000 baud" in page
 
 
 def test_an_image_for_sdram_is_not_in_the_bitstream(stage):
     assert cli.main(arguments(stage, "--board", "ulx3s-85f")) == 0
     folder = stage.build / "tiny" / "ulx3s-85f"
     assert (folder / "top.bit").read_bytes() == b"bits"
+    line = json.loads((folder / "report.json").read_text())["end_to_end"]
+    # The next frame is sent while one is computed.
+    assert line["fps"] == round(3e5 / line["bytes_per_frame"], 2)
     assert parse((folder / "model.img").read_bytes(), ULX3S_85F).info.name == "plain"
 
 

@@ -12,6 +12,7 @@ REPORT = {
     "clock_mhz": 60.0,
     "cycles_per_frame": 140123,
     "fps": 428.2,
+    "end_to_end": {"uart_baud": 3_000_000, "bytes_per_frame": 1000, "fps": 176.44},
     "accuracy_float": 0.9081,
     "accuracy_integer": None,
     "array_busy": 0.81,
@@ -41,7 +42,9 @@ def test_blocks_are_written_and_nothing_else():
     assert text.startswith("# Title\n<!-- numbers:results -->\n| network, board |")
     assert "old" not in text
     assert "<!-- /numbers -->\nkept\n<!-- numbers:accuracy -->\n" in text
-    assert "| net, ulx3s-25f | 71.2 MHz | 60.0 MHz | 140,123 | 428 | 90.81% | – |\n" in text
+    assert (
+        "| net, ulx3s-25f | 71.2 MHz | 60.0 MHz | 140,123 | 428.2 | 176.4 | 90.81% | – |\n" in text
+    )
     assert "| net | 10,000 | 90.81% | 90.79% |\n<!-- /numbers -->\n" in text
     # Again changes nothing.
     assert numbers.fill(text, [REPORT], METRICS) == text
