@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
 from hw.clocking import pll_settings
-from hw.floorplan import multiplier_sites
+from hw.floorplan import sites
 from isa.geometry import Geometry
 
 
@@ -20,8 +20,8 @@ class Board:
     `clock_mhz` is what the core is constrained to and runs at, at most; `memory_mhz` the same for
     the SDRAM, None where the accelerator has none. `seed` is the placement seed that
     met it last time, and is tried first. `uart_baud` is the rate of the link to the host.
-    `algorithms` are nextpnr's options that choose them, and `floorplan` gives the sites of
-    multipliers for a geometry.
+    `algorithms` are nextpnr's options that choose them, and `floorplan` gives the sites of some
+    cells for a geometry.
     `idcode` is what the FPGA wants to find in a bitstream; `loader` is openFPGALoader's name of the
     board.
     """
@@ -83,7 +83,7 @@ BOARDS = {
             # Nine tenths of the wires that the default placer needs; a quarter of router1's time,
             # if it reroutes what is late: it joins a net where that is nearest, however slow.
             algorithms=("--placer", "static", "--router", "router2", "--tmg-ripup"),
-            floorplan=multiplier_sites,
+            floorplan=sites,
             idcode=0x41113043,
             seed=3,
             **_ULX3S,

@@ -4,6 +4,7 @@ from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.copies import copy
 from hw.dot import mac_operand
 from hw.maps import feature_layout
 from hw.walk import step_layout
@@ -21,7 +22,8 @@ class MacOperand(wiring.Component):
 
     The stem takes S bytes, or the channel's border value for those outside the image; the pointwise
     layer takes T residuals and the classifier T features, channels ``select * T`` and up of the
-    word, and zeros for what is left. ``kind`` stands from the cycle before the first step.
+    word, and zeros for what is left. ``kind`` and ``border`` stand from the cycle before the first
+    step.
     """
 
     LATENCY = 1
@@ -46,17 +48,13 @@ class MacOperand(wiring.Component):
         step = self.step
         operand = Signal.like(self.operand, reset_less=True)
         m.d.comb += self.operand.eq(operand)
+        border = copy(m, self.border, "border")
         pixels = [
-            Mux(step.inside[tap], self.bytes[tap], self.border.word_select(step.border[tap], 8))
+            Mux(step.inside[tap], self.bytes[tap], border.word_select(step.border[tap], 8))
             for tap in range(self._stem_taps)
         ]
-        # The layer stands long before its first step.
-        stem, pointwise = Signal(), Signal()
-        m.d.sync += [
-            stem.eq(self.kind == LayerKind.STEM),
-            pointwise.eq(self.kind == LayerKind.POINTWISE),
-        ]
         for tap in range(self._taps, self._stem_taps):
+            stem = copy(m, self.kind == LayerKind.STEM, f"stem_{tap}")
             m.d.sync += operand.bytes[tap - self._taps].eq(Mux(stem, pixels[tap], 0))
         for tap in range(self._taps):
             residual, feature = (
@@ -70,6 +68,8 @@ class MacOperand(wiring.Component):
                     residuals[group].eq(self.residual[channel]),
                     features[group].eq(self.feature[channel]),
                 ]
+            stem = copy(m, self.kind == LayerKind.STEM, f"stem_{tap}")
+            pointwise = copy(m, self.kind == LayerKind.POINTWISE, f"pointwise_{tap}")
             with m.If(stem):
                 m.d.sync += operand.values[tap].eq(pixels[tap])
             with m.Elif(pointwise):

@@ -45,6 +45,7 @@ class MaxPool(wiring.Component):
     -------
     enable : In(1)
         While low, words pass unchanged, and the rows of the map that were seen before are kept.
+        It stands from the cycle before a word.
     width : In
         Of the map before the pool; ``width // 2 * groups`` must be at most ``line_words``.
     groups : In
@@ -95,12 +96,13 @@ class MaxPool(wiring.Component):
         )
         now = Signal(place)
         valid = self.input.valid
+        counts, stores = copy(m, self.enable, "counts"), copy(m, self.enable, "stores")
         groups_end, width_end = Signal(range(self._max_groups)), Signal(SIZE_BITS)
         m.d.sync += [groups_end.eq(self.groups - 1), width_end.eq(self.width - 1)]
         last_group = now.group == groups_end
         with m.If(self.restart):
             m.d.sync += now.eq(0)
-        with m.Elif(valid & self.enable):
+        with m.Elif(valid & counts):
             m.d.sync += now.group.eq(now.group + 1)
             with m.If(now.column[0]):
                 m.d.sync += now.line.eq(now.line + 1)
@@ -185,10 +187,10 @@ class MaxPool(wiring.Component):
         odd_row, odd_column = vertical.place.odd_row, vertical.place.column[0]
         m.d.comb += [
             store.addr.eq(vertical.place.line),
-            store.en.eq(vertical_valid & odd_column & self.enable),
+            store.en.eq(vertical_valid & odd_column & stores),
         ]
         output = Signal(word, reset_less=True)
-        m.d.sync += self.output.valid.eq(vertical_valid & (~self.enable | odd_column & odd_row))
+        m.d.sync += self.output.valid.eq(vertical_valid & (~stores | odd_column & odd_row))
         here, merged = vertical.word, Signal(word)
         for lanes, enable in zip(shares, enables, strict=True):
             joins = copy(m, horizontal.place.later_row, f"joins_{lanes.start}")

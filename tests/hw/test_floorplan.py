@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hw.boards import get_board
-from hw.floorplan import multiplier_sites
+from hw.floorplan import multiplier_sites, residual_sites
 from hw.synth import fix_sites
 from hw.tools import BuildError
 from hw.top import Top
@@ -53,8 +53,32 @@ def test_what_does_not_fit_is_refused():
         multiplier_sites(TINY)
 
 
+def test_a_bank_of_the_residual_map_has_a_column():
+    sites = residual_sites(ULX3S_85F)
+    assert len(set(sites.values())) == len(sites) == 4 * (12 * 2 + 1)  # the last bank has 512 words
+    columns = {}
+    for name, site in sites.items():
+        bank, part, block = map(int, re.search(r"bank(\d+)_(\d)\.0\.(\d)$", name).groups())
+        column, row, number = map(int, re.fullmatch(r"X(\d+)/Y(\d+)/EBR(\d)", site).groups())
+        assert row == (22, 46)[block]
+        # Four blocks of memory between two columns of multipliers.
+        left = column - 2 * number
+        assert (left in range(4, 59, 9)) or (left in range(69, 115, 9))
+        assert columns.setdefault(column, (part, bank)) == (part, bank)
+    assert sorted(columns.values()) == [columns[column] for column in sorted(columns)]
+
+
+def test_a_residual_map_that_is_too_large_is_refused():
+    with pytest.raises(ValueError) as caught:
+        residual_sites(replace(ULX3S_85F, name="deep", residual_words=14 * 2048))
+    assert str(caught.value) == (
+        "Floorplan must be asked for a residual map of at most 52 banks in all parts, "
+        "not 4 times 14"
+    )
+
+
 def test_only_the_large_board_has_one():
-    for name, geometry, count in (("ulx3s-25f", ULX3S_25F, 0), ("ulx3s-85f", ULX3S_85F, 144)):
+    for name, geometry, count in (("ulx3s-25f", ULX3S_25F, 0), ("ulx3s-85f", ULX3S_85F, 244)):
         assert len(Top(board=get_board(name), geometry=geometry).sites) == count
 
 

@@ -21,8 +21,8 @@ def test_operand(kind, taps, stem_taps, post_lanes):
 
     async def bench(ctx):
         ctx.set(dut.kind, kind)
-        await ctx.tick()
         ctx.set(dut.border, int.from_bytes(bytes(border), "little"))
+        await ctx.tick()
         for _ in range(100):
             pixels = [luck.randrange(256) for _ in range(stem_taps)]
             residuals = [luck.randrange(-256, 256) for _ in range(post_lanes)]

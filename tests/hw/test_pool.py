@@ -37,6 +37,7 @@ def run_pool(dut, maps, *, enable, gaps, parts=False):
             ctx.set(dut.enable, 0)
             ctx.set(dut.width, 2)
             ctx.set(dut.groups, 1)
+            await tick()
             for number in range(7):
                 value = [99] * LANES
                 ctx.set(dut.input, {"valid": 1, "residual": value, "bits": number & 3})
@@ -46,8 +47,8 @@ def run_pool(dut, maps, *, enable, gaps, parts=False):
                 await tick()
             ctx.set(dut.width, width)
             ctx.set(dut.groups, groups)
-            await tick()
             ctx.set(dut.enable, 1)
+            await tick()
 
         for residual, bits in maps:
             height, width, channels = residual.shape
