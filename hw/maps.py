@@ -29,13 +29,11 @@ class WordMap(wiring.Component):
     at or beyond ``depth`` reads an undefined word; the compiler never writes one. It consists of
     banks of BANK_WORDS words: blocks of 2048 x 9, which need no multiplexer between their slow
     outputs and the register of the bank. Where there are several, a word is stored in parts of
-    PART_BITS, each with all its banks, and each BANKS_PER_COPY of those have addresses of their
-    own: they lie far from each other.
+    PART_BITS, each with all its banks and with addresses of its own: they lie far from each other.
     """
 
     BANK_WORDS = 2048
     PART_BITS = 18
-    BANKS_PER_COPY = 4
     WRITE_LATENCY = 2  # from the cycle of the write to that of the read's address
 
     def __init__(self, *, shape, depth: int):
@@ -69,15 +67,13 @@ class WordMap(wiring.Component):
         """Some bits of all words; ``data_in`` is registered, and so is ``result``."""
         bank_bits = (self.BANK_WORDS - 1).bit_length()
         number, address = self.write_address[bank_bits:], self.write_address[:bank_bits]
-        address = copy(m, address, f"address_{index}")
+        read_address = copy(m, self.read_address[:bank_bits], f"read_address_{index}")
+        write_address = copy(m, copy(m, address, f"address_{index}"), f"write_address_{index}")
+        write_data = copy(m, data_in, f"write_data_{index}")
         found = []
         for start in range(0, self._depth, self.BANK_WORDS):
             bank_number = start // self.BANK_WORDS
             name = f"{bank_number}_{index}"
-            if bank_number % self.BANKS_PER_COPY == 0:
-                read_address = copy(m, self.read_address[:bank_bits], f"read_address_{name}")
-                write_address = copy(m, address, f"write_address_{name}")
-                write_data = copy(m, data_in, f"write_data_{name}")
             depth = min(self.BANK_WORDS, self._depth - start)
             bank = Memory(shape=len(result), depth=depth, init=[], attrs=UNCHECKED)
             m.submodules[f"bank{name}"] = bank
