@@ -27,7 +27,7 @@ def run_tool(stage, command, *, log, cwd, on_line=None, terminal=False):
     last = deque(maxlen=1)
     error = None
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    with log.open("w") as out, open(ours, errors="replace") as output:
+    with log.open("w", buffering=1) as out, open(ours, errors="replace") as output:
         try:
             if terminal:
                 tty.setraw(theirs)  # or each line would end with a carriage return
