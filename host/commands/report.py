@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
         page = path.with_name(REPORT_HTML)
         write_atomically(page, render(reports[-1]).encode())
         print(page)
-    # Only the builds of networks that ship are published.
-    published = [r for r in reports if (MODELS / f"{r['model']}.safetensors").is_file()]
+    # Only the builds of networks that ship are published, with or without a checkpoint.
+    published = [r for r in reports if (MODELS / f"{r['model']}.yaml").is_file()]
     for path in numbers.update(ROOT, published, numbers.shipped_metrics(MODELS)):
         print(path)
     return 0
