@@ -27,6 +27,11 @@ FRAMES = 4  # the third follows one in steady state, and is in it
 BITS_PER_BYTE = 10  # with start and stop bit
 
 
+def line_seconds(count: int, baud: int) -> float:
+    """How long so many bytes take."""
+    return count * BITS_PER_BYTE / baud
+
+
 @dataclass(frozen=True)
 class BoardSim:
     """``cycles``: of the core, from the start of a frame to that of the next one, in steady state.
@@ -47,15 +52,12 @@ class BoardSim:
     @property
     def batch_fps(self) -> float:
         """The line is silent while the core works: it cannot start a frame before the last ends."""
-        return 1 / (1 / self.kernel_fps + self._seconds(self.batch_bytes))
+        return 1 / (1 / self.kernel_fps + line_seconds(self.batch_bytes, self.baud))
 
     @property
     def end_to_end_fps(self) -> float:
         """The next frame's pixels come while one is computed."""
-        return min(self.kernel_fps, 1 / self._seconds(self.frame_bytes))
-
-    def _seconds(self, count: int) -> float:
-        return count * BITS_PER_BYTE / self.baud
+        return min(self.kernel_fps, 1 / line_seconds(self.frame_bytes, self.baud))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -120,15 +122,16 @@ def end_to_end(geometry: Geometry, image: Image, kernel_fps: float) -> dict[str,
     second then: with the image in SDRAM the next one comes while one is computed."""
     from hw.boards import BOARDS
 
-    device, transport = _counted(geometry, image, geometry.source)
-    transport.pixels = transport.others = 0
-    device.classify(np.zeros(image.info.input_shape, np.uint8))
-    count, baud = transport.pixels + transport.others, BOARDS[geometry.name].uart_baud
-    line = count * BITS_PER_BYTE / baud
+    baud = BOARDS[geometry.name].uart_baud
     if geometry.source is Source.SDRAM:
-        seconds = max(line, 1 / kernel_fps)
+        _, count = line_bytes(geometry, image)
+        seconds = max(line_seconds(count, baud), 1 / kernel_fps)
     else:
-        seconds = line + 1 / kernel_fps
+        device, transport = _counted(geometry, image, geometry.source)
+        transport.pixels = transport.others = 0
+        device.classify(np.zeros(image.info.input_shape, np.uint8))
+        count = transport.pixels + transport.others
+        seconds = line_seconds(count, baud) + 1 / kernel_fps
     return {"uart_baud": baud, "bytes_per_frame": count, "fps": round(1 / seconds, 2)}
 
 

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.adder import add
 from hw.arguments import check_multiple, check_positive
-from hw.copies import copy
+from hw.copies import copy, shares
 from hw.dot import MacDot, XnorDot
 from isa.fixed import ACC_BITS
 from isa.geometry import Geometry
@@ -263,10 +263,7 @@ class Array(wiring.Component):
 
     def _shares(self, size):
         """The lanes in ranges of that size: at least one, and no more than share an operand."""
-        size = min(max(size, 1), LANES_PER_COPY)
-        return [
-            range(start, min(start + size, self._lanes)) for start in range(0, self._lanes, size)
-        ]
+        return shares(self._lanes, min(max(size, 1), LANES_PER_COPY))
 
     def model(self, operands, weights, masked, counts):
         """Results of one pixel.

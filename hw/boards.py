@@ -79,7 +79,7 @@ BOARDS = {
             "ulx3s-85f",
             ULX3S_85F_Platform,
             clock_mhz=80.0,
-            memory_mhz=133.4,
+            memory_mhz=400 / 3,
             # Nine tenths of the wires that the default placer needs; a quarter of router1's time,
             # if it reroutes what is late: it joins a net where that is nearest, however slow.
             algorithms=("--placer", "static", "--router", "router2", "--tmg-ripup"),

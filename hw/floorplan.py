@@ -43,16 +43,16 @@ def multiplier_sites(geometry: Geometry) -> dict[str, str]:
             f"{LANES_PER_COPY} post lanes, not {geometry.lanes} of {geometry.taps} taps and "
             f"{geometry.post_lanes} post lanes"
         )
-    core, sites = "accelerator.core", {}
+    core, found = "accelerator.core", {}
     for lane in range(geometry.lanes):
         row, first = _LANES[lane // LANES_PER_COPY]
         for tap, site in enumerate(_pair(row, first + lane % LANES_PER_COPY)):
-            sites[f"{core}.mac.dot_{lane}.product_{tap}.block"] = site
+            found[f"{core}.mac.dot_{lane}.product_{tap}.block"] = site
     row, first = _POST
     for lane in range(geometry.post_lanes):
         for name, site in zip(("product", "sloped"), _pair(row, first + lane), strict=True):
-            sites[f"{core}.post.lane_{lane}.{name}_multiplier.block"] = site
-    return sites
+            found[f"{core}.post.lane_{lane}.{name}_multiplier.block"] = site
+    return found
 
 
 def residual_sites(geometry: Geometry) -> dict[str, str]:

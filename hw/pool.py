@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arguments import check_positive
 from hw.arithmetic import with_half
-from hw.copies import copy
+from hw.copies import copy, shares
 from isa.fixed import FEATURE_BITS, RESIDUAL_BITS, SHIFT_BITS, round_shift
 from isa.layer import SIZE_BITS
 
@@ -131,13 +131,10 @@ class MaxPool(wiring.Component):
             current.bits.eq(self.input.bits),
         ]
         joined = Signal(word)
-        shares = [
-            range(start, min(start + LANES_PER_COPY, self._post_lanes))
-            for start in range(0, self._post_lanes, LANES_PER_COPY)
-        ]
+        parts = shares(self._post_lanes, LANES_PER_COPY)
         one_lane = data.StructLayout({"residual": signed(RESIDUAL_BITS), "bit": 1})
-        enables = [copy(m, self.enable, f"enable_{lanes.start}") for lanes in shares]
-        for lanes, enable in zip(shares, enables, strict=True):
+        enables = [copy(m, self.enable, f"enable_{lanes.start}") for lanes in parts]
+        for lanes, enable in zip(parts, enables, strict=True):
             group, keeps, odd, first = (
                 copy(m, value, f"{name}_{lanes.start}")
                 for name, value in {
@@ -192,7 +189,7 @@ class MaxPool(wiring.Component):
         output = Signal(word, reset_less=True)
         m.d.sync += self.output.valid.eq(vertical_valid & (~stores | odd_column & odd_row))
         here, merged = vertical.word, Signal(word)
-        for lanes, enable in zip(shares, enables, strict=True):
+        for lanes, enable in zip(parts, enables, strict=True):
             joins = copy(m, horizontal.place.later_row, f"joins_{lanes.start}")
             begins = copy(m, horizontal.place.odd_row, f"begins_{lanes.start}")
             for lane in lanes:
@@ -280,25 +277,25 @@ class Average(wiring.Component):
             target = self.output.valid if n == self.latency else Signal(name=f"done_{n}")
             m.d.sync += target.eq(done)
             done = target
-        for lane in range(self._post_lanes):
-            if lane % LANES_PER_COPY == 0:
-                valid, first, shift = (
-                    copy(m, value, f"{name}_{lane}")
-                    for name, value in {
-                        "valid": self.input.valid,
-                        "first": self.input.first,
-                        "shift": self.shift,
-                    }.items()
-                )
-                coarse = Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
-            total = Signal(signed(SUM_BITS), name=f"total_{lane}", reset_less=True)
-            shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}", reset_less=True)
-            with m.If(valid):
-                m.d.sync += total.eq(Mux(first, 0, total) + entry[lane])
-            m.d.sync += shifted.eq(with_half(total) >> coarse)
-            fine = Signal(signed(FEATURE_BITS + 1), name=f"fine_{lane}", reset_less=True)
-            m.d.sync += fine.eq(shifted >> shift[:FINE_SHIFT_BITS])
-            m.d.sync += output[lane].eq(fine[1:].as_signed() + fine[0])
+        for lanes in shares(self._post_lanes, LANES_PER_COPY):
+            valid, first, shift = (
+                copy(m, value, f"{name}_{lanes.start}")
+                for name, value in {
+                    "valid": self.input.valid,
+                    "first": self.input.first,
+                    "shift": self.shift,
+                }.items()
+            )
+            coarse = Cat(Const(0, FINE_SHIFT_BITS), shift[FINE_SHIFT_BITS:])
+            for lane in lanes:
+                total = Signal(signed(SUM_BITS), name=f"total_{lane}", reset_less=True)
+                shifted = Signal(signed(SUM_BITS + 1), name=f"shifted_{lane}", reset_less=True)
+                with m.If(valid):
+                    m.d.sync += total.eq(Mux(first, 0, total) + entry[lane])
+                m.d.sync += shifted.eq(with_half(total) >> coarse)
+                fine = Signal(signed(FEATURE_BITS + 1), name=f"fine_{lane}", reset_less=True)
+                m.d.sync += fine.eq(shifted >> shift[:FINE_SHIFT_BITS])
+                m.d.sync += output[lane].eq(fine[1:].as_signed() + fine[0])
         return m
 
     @staticmethod

@@ -126,8 +126,8 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
         words = describe(line)
         if words is not None:
             said = words
-        if words is not None and on_step is not None:
-            on_step(words)
+            if on_step is not None:
+                on_step(words)
 
     command = yowasp_command("nextpnr-ecp5")
     command += board.nextpnr_options

@@ -193,6 +193,16 @@ def test_report_command_renders_again(stage, monkeypatch, tmp_path, capsys):
     assert cli.main(arguments_) == 0
     assert "ulx3s-25f" in page.read_text()
     assert "| tiny, ulx3s-25f | 70.0 MHz |" in (root / "README.md").read_text()
+    # Networks that ship are published, with or without a checkpoint; others are not.
+    report = json.loads(page.with_name("report.json").read_text())
+    for model in ("resnet18-imagenet", "mine"):
+        folder = stage.build / model / "ulx3s-85f"
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps({**report, "model": model}))
+    assert cli.main(arguments_) == 0
+    published = (root / "README.md").read_text()
+    assert "| resnet18-imagenet, " in published
+    assert "mine" not in published
     shutil.rmtree(stage.build / "tiny")
     assert cli.main(arguments_) == 1
     assert "build it with `rbonn bitstream`" in capsys.readouterr().err
