@@ -88,6 +88,7 @@ def build_report(
         "untrained": info.untrained,
         "tool_versions": dict(build.tool_versions),
         "seed": build.seed,
+        "seeds": [{"seed": seed, "fmax_mhz": mhz} for seed, mhz in build.tried],
         # Beyond what other tools rely on: for the page, and for whoever wants to know more.
         "estimated_cycles": compiled["estimate"]["cycles"],
         "cycles_in_sequence": compiled["estimate"]["in_sequence"],

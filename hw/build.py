@@ -39,7 +39,8 @@ class BuildResult:
     """A bitstream that met timing.
 
     `clock_mhz` is what it runs at, `fmax_mhz` what routing reached. `utilisation` is (used,
-    available) for "lut", "ff", "ebr" and "dsp". `cached`: nothing had to be built.
+    available) for "lut", "ff", "ebr" and "dsp". `tried` has every seed that was routed, with the
+    MHz it reached or None where it missed timing. `cached`: nothing had to be built.
     """
 
     bitstream: Path
@@ -49,6 +50,7 @@ class BuildResult:
     utilisation: dict
     tool_versions: dict
     digest: str
+    tried: tuple = ()
     cached: bool = False
 
     @property
@@ -130,7 +132,7 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
         log=work / "synth.log",
         on_line=lambda line: _report_pass(line, report),
     )
-    used_seed, config, routed = route_best(
+    routed = route_best(
         work / "top.json",
         work / "top.lpf",
         board,
@@ -141,17 +143,18 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
         on_step=lambda words: report("place and route", words),
     )
     report("pack", "ecppack")
-    shutil.copyfile(config, work / _CONFIG)
+    shutil.copyfile(routed.config, work / _CONFIG)
     pack(work / _CONFIG, log=work / "pack.log")
-    clock = routed.clock_at(clock_mhz)
+    clock = routed.report.clock_at(clock_mhz)
     result = BuildResult(
         bitstream=final / _BITSTREAM,
         fmax_mhz=round(clock.achieved_mhz, 2),
         clock_mhz=clock_mhz,
-        seed=used_seed,
-        utilisation=routed.utilisation,
+        seed=routed.seed,
+        utilisation=routed.report.utilisation,
         tool_versions=versions,
         digest=digest,
+        tried=routed.tried,
     )
     _store(work, final, result)
     report("done", f"{result.fmax_mhz:.2f} MHz, seed {result.seed}")
@@ -208,6 +211,7 @@ def _load(final):
             return None
         record["bitstream"] = final / record["bitstream"]
         record["utilisation"] = {name: tuple(pair) for name, pair in record["utilisation"].items()}
+        record["tried"] = tuple(tuple(pair) for pair in record["tried"])
         return BuildResult(cached=True, **record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

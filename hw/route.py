@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hw.tools import BuildError, run_tool, yowasp_command
@@ -68,6 +68,19 @@ class RouteReport:
                 f"routing timed no clock at {mhz:g} MHz (it knows: {known or 'no clock'})"
             )
         return min(found, key=lambda clock: clock.achieved_mhz)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A design that met timing: with which seed, its configuration, and what it reached.
+
+    `tried`: (seed, achieved MHz of the target clock) in the order tried, None where it missed.
+    """
+
+    seed: int
+    config: Path
+    report: RouteReport
+    tried: tuple = ()
 
 
 class TimingError(BuildError):
@@ -151,12 +164,12 @@ def route_best(netlist, lpf, board, *, seed, out_dir, clock_mhz, sweep=0, on_ste
 
     `seed` is tried first, then seeds counting up from 1. With `sweep` 0, it stops at the first
     success, after at most RETRY_SEEDS more; otherwise it tries `sweep` seeds and keeps the one
-    with the highest Fmax. Returns (seed, config path, RouteReport); the last TimingError if
-    no seed meets timing.
+    with the highest Fmax. Returns a Routed; the last TimingError if no seed meets timing.
     """
     others = [other for other in range(1, max(sweep, RETRY_SEEDS) + 2) if other != seed]
     seeds = [seed, *others][: sweep or RETRY_SEEDS + 1]
     best = best_mhz = last_miss = None
+    tried = []
     for count, candidate in enumerate(seeds, start=1):
         prefix = f"seed {candidate}"
         if count > 1 or sweep:
@@ -170,14 +183,16 @@ def route_best(netlist, lpf, board, *, seed, out_dir, clock_mhz, sweep=0, on_ste
             )
         except TimingError as miss:
             last_miss = miss
+            tried.append((candidate, None))
             if on_step is not None:
                 on_step(f"{prefix}: missed timing")
             continue
         achieved = report.clock_at(clock_mhz).achieved_mhz
+        tried.append((candidate, round(achieved, 2)))
         if best is None or achieved > best_mhz:
-            best, best_mhz = (candidate, config, report), achieved
+            best, best_mhz = Routed(candidate, config, report), achieved
         if not sweep:
             break
     if best is None:
         raise last_miss
-    return best
+    return replace(best, tried=tuple(tried))

@@ -59,7 +59,7 @@ def stage(tmp_path, monkeypatch):
         path.write_bytes(b"bits")
         return SimpleNamespace(
             bitstream=path, config=path.with_name("top.config"), fmax_mhz=70.0, clock_mhz=60.0,
-            seed=4, tool_versions={"a": "1"},
+            seed=4, tried=((2, None), (4, 70.0)), tool_versions={"a": "1"},
             utilisation=dict.fromkeys(("lut", "ff", "ebr", "dsp"), (1, 2)),
         )  # fmt: skip
 
@@ -96,6 +96,7 @@ def test_everything_is_written(stage, capsys):
     # The frame is sent, then computed; ten bits a byte.
     assert line["fps"] == round(1 / (10 * line["bytes_per_frame"] / 3e6 + 1 / 40_000), 2)
     assert report["seed"] == 4
+    assert report["seeds"] == [{"seed": 2, "fmax_mhz": None}, {"seed": 4, "fmax_mhz": 70.0}]
     assert report["layers"][0]["cycles"] == 100
     assert stage.built == [
         {

@@ -38,6 +38,7 @@ BUILD = SimpleNamespace(
     fmax_mhz=72.5,
     clock_mhz=60.0,
     seed=3,
+    tried=((3, 80.7),),
     utilisation={"lut": (9000, 24288), "ff": (9500, 24288), "ebr": (40, 56), "dsp": (20, 28)},
     tool_versions={"amaranth": "0.5.10"},
 )
@@ -78,7 +79,7 @@ def test_seeded_weights_are_labelled_wherever_accuracy_would_stand(report):
     assert "they classify nothing" in page
     assert "what the board computes" not in page
     assert "untrained" not in render(report)
-    assert numbers.results([untrained], {}).count("untrained") == 2
+    assert numbers.results(numbers.Figures([untrained])).count("untrained") == 2
 
 
 def test_every_number_that_other_tools_rely_on(report, compiled):

@@ -9,7 +9,7 @@ import hw.build
 import hw.route
 from hw.boards import get_board
 from hw.build import BuildError, build_bitstream, build_digest, prepare, tool_versions
-from hw.route import ClockReport, RouteReport
+from hw.route import ClockReport, Routed, RouteReport
 from tests.hw.echo import Echo
 
 BOARD = get_board("ulx3s-25f")
@@ -35,7 +35,7 @@ def fake_flow(monkeypatch):
             clocks={"clk": ClockReport(91.239, BOARD.clock_mhz + 0.002)},
             utilisation={"lut": (10, 24288), "ff": (9, 24288), "ebr": (0, 56), "dsp": (0, 28)},
         )
-        return seed, config, report
+        return Routed(seed, config, report, ((seed, 91.24),))
 
     def pack(config, *, log):
         calls.append("pack")
@@ -56,6 +56,7 @@ def test_a_build_reports_what_it_made(tmp_path, fake_flow):
     assert result.bitstream.read_bytes() == b"bits"
     assert result.config.read_text() == "config"
     assert (result.fmax_mhz, result.clock_mhz, result.seed) == (91.24, BOARD.clock_mhz, BOARD.seed)
+    assert result.tried == ((BOARD.seed, 91.24),)
     assert result.utilisation["lut"] == (10, 24288)
     assert result.tool_versions == tool_versions()
     assert not result.cached

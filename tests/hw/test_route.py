@@ -120,14 +120,15 @@ def best(seed, **options):
 
 def test_the_known_good_seed_is_enough(monkeypatch):
     tried = fake_router(monkeypatch, lambda seed: 61.0)
-    assert best(7)[:2] == (7, "config 7")
+    routed = best(7)
+    assert (routed.seed, routed.config, routed.tried) == (7, "config 7", ((7, 61.0),))
     assert tried == [7]
 
 
 def test_other_seeds_follow_until_one_meets_timing(monkeypatch):
     tried = fake_router(monkeypatch, lambda seed: 61.0 if seed == 3 else 59.0)
     steps = []
-    assert best(2, on_step=steps.append)[0] == 3
+    assert best(2, on_step=steps.append).seed == 3
     assert tried == [2, 1, 3]
     assert steps[:2] == ["seed 2: place 1", "seed 2: missed timing"]
     assert steps[2] == "seed 1 (2 of 9): place 1"
@@ -143,7 +144,9 @@ def test_no_seed_meets_timing(monkeypatch):
 def test_a_sweep_keeps_the_fastest(monkeypatch):
     tried = fake_router(monkeypatch, lambda seed: {1: 62.0, 2: 50.0, 3: 70.0, 4: 65.0}[seed])
     steps = []
-    assert best(2, sweep=4, on_step=steps.append)[0] == 3
+    routed = best(2, sweep=4, on_step=steps.append)
+    assert routed.seed == 3
+    assert routed.tried == ((2, None), (1, 62.0), (3, 70.0), (4, 65.0))
     assert tried == [2, 1, 3, 4]
     assert steps[-1] == "seed 4 (4 of 4), best 70.00 MHz: place 1"
 
