@@ -36,7 +36,8 @@ def sign(x: Tensor) -> Tensor:
 def hard_sign(w: Tensor) -> Tensor:
     """+1 where w >= 0, else -1, without a gradient."""
     # Adding 0 makes +0 of -0, whose sign bit copysign would take; twice as fast as comparing.
-    return torch.copysign(w.new_ones(()), w.detach() + 0.0)
+    signed = w.detach() + 0.0
+    return torch.copysign(w.new_ones(()), signed, out=signed)
 
 
 def per_channel(x: Tensor) -> Tensor:

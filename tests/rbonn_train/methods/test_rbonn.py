@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rbonn_train.methods.base import after_backward, after_step, hard_sign, sign
-from rbonn_train.methods.rbonn import Mode, RBONNConv2d, density_relu, ranks, released_indicator
+from rbonn_train.methods.rbonn import Mode, RBONNConv2d, qualifies, ranks, released_indicator
 
 LAMBDA = 1e-4
 
@@ -119,6 +119,11 @@ def test_density_test_of_the_released_code_compares_indices() -> None:
 
 def test_ranks() -> None:
     assert ranks(torch.tensor([30.0, 10.0, 40.0, 20.0])).tolist() == [2, 0, 3, 1]
+
+
+def density_relu(w: torch.Tensor, a: torch.Tensor, tau: float) -> torch.Tensor:
+    """DReLU(w, A) as printed."""
+    return w * qualifies(w, a, tau).view(-1, 1, 1, 1)
 
 
 def test_density_relu_needs_sparse_weights_and_dense_scales() -> None:
