@@ -4,8 +4,10 @@ A block begins with `<!-- numbers:NAME -->` and ends with `<!-- /numbers -->`; N
 BLOCKS. What has not been measured is said to be so.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,17 @@ from host.errors import UserError
 Report = Mapping[str, Any]
 Metrics = Mapping[str, Mapping[str, Any]]  # of the checkpoints that ship, by model
 
+
+@dataclass(frozen=True)
+class Figures:
+    """All that is published: reports of builds, metrics, and what `rbonn bench` measured."""
+
+    reports: Sequence[Report] = ()
+    metrics: Metrics = field(default_factory=dict)
+    benches: Sequence[Mapping[str, Any]] = ()
+
+
+BENCHES = "bench"  # folder within the build's, a file for each thing measured
 _BLOCK = re.compile(r"(<!-- numbers:(\S+) -->\n)(.*?)(<!-- /numbers -->)", re.DOTALL)
 _MISSING = "*Not measured yet: `make bitstream`, then `make report`.*"
 
@@ -27,9 +40,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def results(reports: Sequence[Report], metrics: Metrics) -> str:
+def results(figures: Figures) -> str:
     """Speed and accuracy of every build."""
-    if not reports:
+    if not figures.reports:
         return _MISSING
     head = ["network, board", "routed", "runs at", "cycles a frame", "frames/s",
             "over the UART", "accuracy, float", "accuracy, on the FPGA"]  # fmt: skip
@@ -43,7 +56,7 @@ def results(reports: Sequence[Report], metrics: Metrics) -> str:
             _over_the_line(r),
             *_accuracies(r),
         ]
-        for r in reports
+        for r in figures.reports
     ]
     return _table(head, rows)
 
@@ -59,9 +72,9 @@ def _accuracies(report: Report) -> list[str]:
     return [_percent(report["accuracy_float"]), _percent(report["accuracy_integer"])]
 
 
-def efficiency(reports: Sequence[Report], metrics: Metrics) -> str:
+def efficiency(figures: Figures) -> str:
     """How busy the hardware is, and how good the estimate was."""
-    if not reports:
+    if not figures.reports:
         return _MISSING
     head = ["network, board", "XNOR array busy", "of its peak useful", "roofline",
             "estimate / simulated cycles"]  # fmt: skip
@@ -73,14 +86,14 @@ def efficiency(reports: Sequence[Report], metrics: Metrics) -> str:
             _percent(r["roofline_ratio"]),
             f"{r['estimated_cycles']:,} / {r['cycles_per_frame']:,}",
         ]
-        for r in reports
+        for r in figures.reports
     ]
     return _table(head, rows)
 
 
-def schedule(reports: Sequence[Report], metrics: Metrics) -> str:
+def schedule(figures: Figures) -> str:
     """What computing the next frame's stem meanwhile saves, and how busy is what binds."""
-    if not reports:
+    if not figures.reports:
         return _MISSING
     head = ["network, board", "layers in sequence", "as scheduled", "simulated", "critical path",
             "XNOR array busy where it binds", "stream used where it binds"]  # fmt: skip
@@ -94,15 +107,15 @@ def schedule(reports: Sequence[Report], metrics: Metrics) -> str:
             _percent(r["array_busy_where_it_binds"]),
             _percent(r["stream_efficiency"]),
         ]
-        for r in reports
+        for r in figures.reports
         if r.get("cycles_in_sequence") is not None
     ]
     return _table(head, rows)
 
 
-def resources(reports: Sequence[Report], metrics: Metrics) -> str:
+def resources(figures: Figures) -> str:
     """What the FPGA is filled with."""
-    if not reports:
+    if not figures.reports:
         return _MISSING
     names = {"lut": "LUT4", "ff": "flip-flops", "ebr": "block RAM", "dsp": "multipliers"}
     rows = [
@@ -111,14 +124,14 @@ def resources(reports: Sequence[Report], metrics: Metrics) -> str:
             f"{r[n]['used']:,} of {r[n]['available']:,} ({r[n]['used'] / r[n]['available']:.0%})"
             for n in names
         ]
-        for r in reports
+        for r in figures.reports
     ]
     return _table(["network, board", *names.values()], rows)
 
 
-def accuracy(reports: Sequence[Report], metrics: Metrics) -> str:
+def accuracy(figures: Figures) -> str:
     """What training measured on the whole test set, for the checkpoints that ship."""
-    if not metrics:
+    if not figures.metrics:
         return "*No checkpoint ships yet: `make train`.*"
     rows = [
         [
@@ -127,28 +140,96 @@ def accuracy(reports: Sequence[Report], metrics: Metrics) -> str:
             _percent(m.get("accuracy_float")),
             _percent(m.get("accuracy_integer")),
         ]
-        for model, m in metrics.items()
+        for model, m in figures.metrics.items()
     ]
     return _table(["network", "test images", "float", "integer (bit-exact)"], rows)
 
 
-BLOCKS: Mapping[str, Callable[[Sequence[Report], Metrics], str]] = {
+def routing(figures: Figures) -> str:
+    """Each seed that was placed and routed for the published bitstreams, by board."""
+    boards = {r["board"]: r for r in figures.reports if r.get("seeds")}
+    if not boards:
+        return _MISSING
+    rows = [
+        [
+            board,
+            f"{report['clock_mhz']:.1f} MHz",
+            f"{tried['seed']}{' (used)' if tried['seed'] == report['seed'] else ''}",
+            "missed" if tried["fmax_mhz"] is None else f"{tried['fmax_mhz']:.1f} MHz",
+        ]
+        for board, report in boards.items()
+        for tried in report["seeds"]
+    ]
+    tools = {name: v for r in boards.values() for name, v in r["tool_versions"].items()}
+    said = ", ".join(f"{name} {v}" for name, v in tools.items())
+    return f"{_table(['board', 'target', 'seed', 'routed'], rows)}\n\nTools: {said}."
+
+
+def golden(figures: Figures) -> str:
+    """The golden model beside PyTorch, as `rbonn bench golden` measured them."""
+    found = [bench for bench in figures.benches if bench["what"] == "golden"]
+    if not found:
+        return "*Not measured yet: `rbonn bench golden`, then `rbonn report`.*"
+    head = ["network", "golden, frames/s", "PyTorch float32, frames/s", "ratio", "on"]
+    rows = [
+        [
+            b["model"],
+            f"{b['golden_fps']:,.1f}",
+            f"{b['float_fps']:,.1f}",
+            f"{b['golden_over_float']:.2f}",
+            _computer(b),
+        ]
+        for b in found
+    ]
+    return _table(head, rows)
+
+
+def training_cost(figures: Figures) -> str:
+    """What a training step costs, as `rbonn bench train` measured it."""
+    found = [bench for bench in figures.benches if bench["what"] == "train"]
+    if not found:
+        return "*Not measured yet: `rbonn bench train`, then `rbonn report`.*"
+    head = ["network, method", "batch, precision", "step", "over plain binary weights",
+            "over real weights", "peak memory over plain", "on"]  # fmt: skip
+    rows = [
+        [
+            f"{b['model']}, {b['method']}",
+            f"{b['train_batch']}, {b['train_precision']}",
+            f"{b['train_step_ms']:.0f} ms",
+            f"{b['train_step_ratio']:.2f}",
+            f"{b['train_step_over_real']:.2f}",
+            f"{b['train_peak_ratio']:.2f}",
+            _computer(b),
+        ]
+        for b in found
+    ]
+    return _table(head, rows)
+
+
+def _computer(bench: Mapping[str, Any]) -> str:
+    return f"{bench['threads']} threads of {bench['cpu']}, torch {bench['torch']}"
+
+
+BLOCKS: Mapping[str, Callable[[Figures], str]] = {
     "results": results,
     "efficiency": efficiency,
     "schedule": schedule,
     "resources": resources,
     "accuracy": accuracy,
+    "routing": routing,
+    "golden": golden,
+    "training_cost": training_cost,
 }
 
 
-def fill(text: str, reports: Sequence[Report], metrics: Metrics) -> str:
+def fill(text: str, figures: Figures) -> str:
     """``text`` with every block written anew. Raises UserError for an unknown block."""
 
     def block(match: re.Match[str]) -> str:
         name = match.group(2)
         if name not in BLOCKS:
             raise UserError(f"Block of numbers must be one of {', '.join(BLOCKS)}, not {name!r}")
-        return f"{match.group(1)}{BLOCKS[name](reports, metrics)}\n{match.group(4)}"
+        return f"{match.group(1)}{BLOCKS[name](figures)}\n{match.group(4)}"
 
     return _BLOCK.sub(block, text)
 
@@ -166,7 +247,20 @@ def shipped_metrics(models: Path) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def update(root: Path, reports: Sequence[Report], metrics: Metrics) -> list[Path]:
+def kept_benches(build: Path) -> list[Mapping[str, Any]]:
+    """What `rbonn bench` kept under ``build``, in order of its files. Raises UserError."""
+    found = []
+    for path in sorted((build / BENCHES).glob("*.json")):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} must be what `rbonn bench` wrote, not {error}; delete it and measure again"
+            ) from error
+    return found
+
+
+def update(root: Path, figures: Figures) -> list[Path]:
     """Writes the blocks of README.md and docs/*.md anew; returns the files that changed."""
     from isa.checkpoint import write_atomically
 
@@ -175,7 +269,7 @@ def update(root: Path, reports: Sequence[Report], metrics: Metrics) -> list[Path
         if not path.is_file():
             continue
         old = path.read_text()
-        new = fill(old, reports, metrics)
+        new = fill(old, figures)
         if new != old:
             write_atomically(path, new.encode())
             changed.append(path)

@@ -10,9 +10,13 @@ measures the training step alone, and needs no checkpoint.
 
 `rbonn bench board-sim` says how fast a board with an SDRAM is: frames that lie there, by
 simulation, and frames that come over the serial line, by the bytes that they take.
+
+These three keep what they found in DIR/bench as well, for `rbonn report` to publish.
 """
 
 import argparse
+import platform
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +34,8 @@ from host.arguments import (
 )
 from host.checkpoints import checkpoint_of
 from host.errors import UserError, positive
-from host.models import geometry_named, shipped_images, stream_rate
+from host.models import geometry_named, model_name, shipped_images, stream_rate
+from host.numbers import BENCHES
 
 HELP = "measure cycles, frames per second and simulation speed"
 GOLDEN_MODEL = "resnet18-imagenet"
@@ -64,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", metavar="N", type=positive, default=5, help="steps to time (default: 5)"
     )
     step.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--build", metavar="DIR", default="build", help="(default: build)")
     add_json(parser)
 
 
@@ -83,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("Give the --model to measure")
         args.model = GOLDEN_MODEL
     if args.what == "train":
-        write_json(args.json, training(args))
+        keep(args, {"model": args.model, "method": args.method} | training(args))
         return 0
     geometry = geometry_named(args.board, args.model)
     checkpoint = checkpoint_of(args)
@@ -99,13 +105,36 @@ def run(args: argparse.Namespace) -> int:
     )
     result: dict[str, Any] = {"model": args.model, "board": geometry.name}
     if args.what == "golden":
-        result |= golden_alone(args, checkpoint, compiled, geometry)
+        keep(args, result | golden_alone(args, checkpoint, compiled, geometry))
     elif args.what == "board-sim":
-        result |= board(args, compiled, geometry)
+        keep(args, result | board(args, compiled, geometry))
     else:
-        result |= everything(args, checkpoint, compiled, geometry)
-    write_json(args.json, result)
+        write_json(args.json, result | everything(args, checkpoint, compiled, geometry))
     return 0
+
+
+def keep(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Writes ``result``, and on what it was measured, where --json says and for `rbonn report`."""
+    from isa.checkpoint import write_json_atomically
+
+    result = {"what": args.what} | result | computer(args.threads)
+    write_json(args.json, result)
+    subject = [args.what, model_name(args.model)]
+    if args.what == "train":
+        subject += [args.method, str(args.batch), args.precision]
+    write_json_atomically(Path(args.build) / BENCHES / f"{'-'.join(subject)}.json", result)
+
+
+def computer(threads: int) -> dict[str, Any]:
+    """What the measurement ran on."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        named = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        cpu = named.group(1).strip() if named else cpu
+    return {"threads": threads, "cpu": cpu, "torch": torch.__version__}
 
 
 def golden_alone(
@@ -137,7 +166,6 @@ def golden_alone(
     ratio = round(fps / float_fps, 4)
     say(f"golden over float: {ratio:.2f}", args)
     return {
-        "threads": args.threads,
         "golden_fps": round(fps, 1),
         "golden_ms": round(1e3 * alone, 2),
         "float_fps": round(float_fps, 1),

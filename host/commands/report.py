@@ -1,7 +1,7 @@
 """Write the page of every build again, and the measured numbers in README.md and docs/.
 
-Reads build/*/*/report.json and the metrics of the checkpoints that ship; measures nothing. With
---model (and --board) that build must exist.
+Reads build/*/*/report.json, what `rbonn bench` kept in build/bench and the metrics of the
+checkpoints that ship; measures nothing. With --model (and --board) that build must exist.
 """
 
 import argparse
@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
         print(page)
     # Only the builds of networks that ship are published, with or without a checkpoint.
     published = [r for r in reports if (MODELS / f"{r['model']}.yaml").is_file()]
-    for path in numbers.update(ROOT, published, numbers.shipped_metrics(MODELS)):
+    figures = numbers.Figures(
+        published, numbers.shipped_metrics(MODELS), numbers.kept_benches(build)
+    )
+    for path in numbers.update(ROOT, figures):
         print(path)
     return 0

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from host import cli
+from host import cli, numbers
 from host.errors import describe
 from isa.checkpoint import write_checkpoint
 from isa.folding import fold_network
@@ -253,8 +254,9 @@ def test_accuracy_of_the_golden_model(folder, capsys, monkeypatch):
     assert found["golden"] == found["integer"] == {"accuracy": accuracy, "images": len(FRAMES)}
 
 
-def test_bench_of_the_golden_model(capsys):
-    assert cli.main(["bench", "golden", "--model", "tiny", "--board", "tiny", "--json", "-"]) == 0
+def test_bench_of_the_golden_model(tmp_path, capsys):
+    arguments = ["bench", "golden", "--model", "tiny", "--board", "tiny", "--json", "-"]
+    assert cli.main([*arguments, "--build", str(tmp_path)]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert (result["model"], result["board"], result["threads"]) == ("tiny", "tiny", 2)
@@ -262,6 +264,8 @@ def test_bench_of_the_golden_model(capsys):
     ratio = result["golden_fps"] / result["float_fps"]
     assert result["golden_over_float"] == pytest.approx(ratio, rel=0.01)
     assert f"golden over float: {result['golden_over_float']:.2f}" in captured.err
+    assert numbers.kept_benches(tmp_path) == [result]
+    assert result["torch"] == torch.__version__
     assert fails(capsys, "bench") == "Give the --model to measure"
 
 

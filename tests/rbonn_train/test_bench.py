@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from host import cli
+from host.numbers import kept_benches
 from isa.network import Network
 from rbonn_train import bench
 from rbonn_train.bench import Case, make_step, measure, peak_kilobytes
@@ -75,8 +76,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )  # fmt: skip
 
     monkeypatch.setattr(bench, "measure", stand_in)
-    arguments = ["bench", "train", "--model", "tiny", "--method", "paper", "--batch", "32"]
+    arguments = ["bench", "train", "--model", "tiny", "--method", "paper", "--batch", "32",
+                 "--build", str(tmp_path)]  # fmt: skip
     out = tmp_path / "x.json"
     assert cli.main([*arguments, "--threads", "1", "--rounds", "3", "--json", str(out)]) == 0
     assert asked == [("tiny", "paper", Case(32, "float32", 1), 3)]
-    assert json.loads(out.read_text())["train_step_ratio"] == 1.0
+    result = json.loads(out.read_text())
+    assert (result["train_step_ratio"], result["method"], result["threads"]) == (1.0, "paper", 1)
+    assert kept_benches(tmp_path) == [result]
+    assert (tmp_path / "bench" / "train-tiny-paper-32-float32.json").is_file()
