@@ -33,6 +33,10 @@ def word_layout(post_lanes):
     )
 
 
+def _larger(x, y):
+    return Mux(x > y, x, y)
+
+
 class MaxPool(wiring.Component):
     """3x3 max-pool with stride 2 and a border of 1, which is ignored. No flow control.
 
@@ -64,6 +68,18 @@ class MaxPool(wiring.Component):
         )
         self._post_lanes, self._max_groups = post_lanes, max_groups
         self._line_words = line_words
+        lanes = word_layout(post_lanes)
+        self._word = data.StructLayout(
+            {name: field.shape for name, field in lanes if name != "valid"}
+        )
+        place = {
+            "group": range(max_groups),
+            "column": SIZE_BITS,
+            "odd_row": 1,
+            "later_row": 1,  # not the first one
+            "line": range(line_words),
+        }
+        self._stage = data.StructLayout({"place": data.StructLayout(place), "word": self._word})
         super().__init__(
             {
                 "enable": In(1),
@@ -77,32 +93,36 @@ class MaxPool(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word = data.StructLayout(
-            {name: field.shape for name, field in word_layout(self._post_lanes) if name != "valid"}
-        )
-
-        def larger(x, y):
-            return Mux(x > y, x, y)
-
-        # --- where the word stands -----------------------------------------------------------
-        place = data.StructLayout(
-            {
-                "group": range(self._max_groups),
-                "column": SIZE_BITS,
-                "odd_row": 1,
-                "later_row": 1,  # not the first one
-                "line": range(self._line_words),
-            }
-        )
-        now = Signal(place)
-        valid = self.input.valid
         counts, stores = copy(m, self.enable, "counts"), copy(m, self.enable, "stores")
+        now = self._place(m, counts)
+        # Registered first: the way through the memory and the comparison is long enough.
+        entry = Signal(self._stage, reset_less=True)
+        entry_valid, horizontal_valid, vertical_valid = Signal(), Signal(), Signal()
+        m.d.sync += [
+            entry_valid.eq(self.input.valid),
+            horizontal_valid.eq(entry_valid),
+            vertical_valid.eq(horizontal_valid),
+            entry.place.eq(now),
+            entry.word.residual.eq(self.input.residual),
+            entry.word.bits.eq(self.input.bits),
+        ]
+        shared = [
+            (lanes, copy(m, self.enable, f"enable_{lanes.start}"))
+            for lanes in shares(self._post_lanes, LANES_PER_COPY)
+        ]
+        joined = self._along_row(m, now, entry.word, shared)
+        self._down_rows(m, entry, joined, vertical_valid, shared, stores)
+        return m
+
+    def _place(self, m, counts):
+        """Where in the map the word is that comes now."""
+        now = Signal(self._stage["place"].shape)
         groups_end, width_end = Signal(range(self._max_groups)), Signal(SIZE_BITS)
         m.d.sync += [groups_end.eq(self.groups - 1), width_end.eq(self.width - 1)]
         last_group = now.group == groups_end
         with m.If(self.restart):
             m.d.sync += now.eq(0)
-        with m.Elif(valid & counts):
+        with m.Elif(self.input.valid & counts):
             m.d.sync += now.group.eq(now.group + 1)
             with m.If(now.column[0]):
                 m.d.sync += now.line.eq(now.line + 1)
@@ -115,31 +135,18 @@ class MaxPool(wiring.Component):
                         now.odd_row.eq(~now.odd_row),
                         now.later_row.eq(1),
                     ]
+        return now
 
-        # --- along a row: an even column joins its left neighbour, an odd one both --------------
-        # Registered first: the way through the memory and the comparison is long enough.
-        stage = data.StructLayout({"place": place, "word": word})
-        entry = Signal(stage, reset_less=True)
-        entry_valid, horizontal_valid, vertical_valid = Signal(), Signal(), Signal()
-        current = entry.word
-        m.d.sync += [
-            entry_valid.eq(valid),
-            horizontal_valid.eq(entry_valid),
-            vertical_valid.eq(horizontal_valid),
-            entry.place.eq(now),
-            current.residual.eq(self.input.residual),
-            current.bits.eq(self.input.bits),
-        ]
-        joined = Signal(word)
-        parts = shares(self._post_lanes, LANES_PER_COPY)
+    def _along_row(self, m, now, current, shared):
+        """An even column joined with its left neighbour, an odd one with both."""
+        joined = Signal(self._word)
         one_lane = data.StructLayout({"residual": signed(RESIDUAL_BITS), "bit": 1})
-        enables = [copy(m, self.enable, f"enable_{lanes.start}") for lanes in parts]
-        for lanes, enable in zip(parts, enables, strict=True):
+        for lanes, enable in shared:
             group, keeps, odd, first = (
                 copy(m, value, f"{name}_{lanes.start}")
                 for name, value in {
                     "group": now.group,
-                    "keeps": valid,
+                    "keeps": self.input.valid,
                     "odd": now.column[0],
                     "first": now.column == 0,
                 }.items()
@@ -162,19 +169,22 @@ class MaxPool(wiring.Component):
                 ]
                 with m.If(~first):
                     m.d.comb += [
-                        both.residual.eq(larger(here.residual, left.data[index].residual)),
+                        both.residual.eq(_larger(here.residual, left.data[index].residual)),
                         both.bit.eq(here.bit | left.data[index].bit),
                     ]
 
-        # --- down the rows, the same -----------------------------------------------------------
-        m.submodules.line = line = Memory(shape=word, depth=self._line_words, init=[])
+        return joined
+
+    def _down_rows(self, m, entry, joined, vertical_valid, shared, stores):
+        """An even row joined with the one above, an odd one with both, as the columns are."""
+        m.submodules.line = line = Memory(shape=self._word, depth=self._line_words, init=[])
         store = line.write_port()
         # In a map two pixels wide a line comes again while its last value is being written.
         load = line.read_port(transparent_for=(store,))
         m.d.comb += [load.addr.eq(entry.place.line), load.en.eq(1)]
-        horizontal = Signal(stage, reset_less=True)
-        vertical = Signal(stage, reset_less=True)
-        above = Signal(word, reset_less=True)
+        horizontal = Signal(self._stage, reset_less=True)
+        vertical = Signal(self._stage, reset_less=True)
+        above = Signal(self._word, reset_less=True)
         m.d.sync += [
             horizontal.eq(entry),
             horizontal.word.eq(joined),
@@ -186,10 +196,10 @@ class MaxPool(wiring.Component):
             store.addr.eq(vertical.place.line),
             store.en.eq(vertical_valid & odd_column & stores),
         ]
-        output = Signal(word, reset_less=True)
+        output = Signal(self._word, reset_less=True)
         m.d.sync += self.output.valid.eq(vertical_valid & (~stores | odd_column & odd_row))
-        here, merged = vertical.word, Signal(word)
-        for lanes, enable in zip(parts, enables, strict=True):
+        here, merged = vertical.word, Signal(self._word)
+        for lanes, enable in shared:
             joins = copy(m, horizontal.place.later_row, f"joins_{lanes.start}")
             begins = copy(m, horizontal.place.odd_row, f"begins_{lanes.start}")
             for lane in lanes:
@@ -197,7 +207,7 @@ class MaxPool(wiring.Component):
                 m.d.comb += [merged.residual[lane].eq(residual), merged.bits[lane].eq(bit)]
                 with m.If(joins):
                     m.d.comb += [
-                        merged.residual[lane].eq(larger(residual, above.residual[lane])),
+                        merged.residual[lane].eq(_larger(residual, above.residual[lane])),
                         merged.bits[lane].eq(bit | above.bits[lane]),
                     ]
                 m.d.comb += [
@@ -212,7 +222,6 @@ class MaxPool(wiring.Component):
             self.output.residual.eq(output.residual),
             self.output.bits.eq(output.bits),
         ]
-        return m
 
     @staticmethod
     def model(x):
