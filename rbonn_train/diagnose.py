@@ -1,4 +1,4 @@
-"""Where a loss was lost: the first layer whose values are no longer finite."""
+"""Where a network or its loss was lost: the first tensor or layer that is no longer finite."""
 
 from typing import Any
 
@@ -6,12 +6,20 @@ import torch
 from torch import Tensor, nn
 
 
-def broken_layer(model: nn.Module, images: Tensor) -> str:
-    """Names the first parameter that is not finite, else the first layer whose output for
-    ``images`` is not; "the loss" where all are."""
+def broken_tensor(model: nn.Module) -> str | None:
+    """Names the first parameter or statistic that is not finite; None where all are."""
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             return f"tensor {name}"
+    return None
+
+
+def broken_layer(model: nn.Module, images: Tensor) -> str | None:
+    """Names the first tensor that is not finite, else the first layer whose output for ``images``
+    is not; None where all are. The model stays in the mode, training or evaluation, that it is
+    in."""
+    if (tensor := broken_tensor(model)) is not None:
+        return tensor
     found: list[str] = []
 
     def watch(name: str) -> Any:
@@ -32,4 +40,4 @@ def broken_layer(model: nn.Module, images: Tensor) -> str:
             handle.remove()
     if found:
         return f"layer {found[0]}"
-    return "the loss" if logits.isfinite().all() else "layer fc"
+    return None if logits.isfinite().all() else "layer fc"

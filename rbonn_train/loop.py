@@ -31,8 +31,8 @@ from isa.network import Network, Quantisation
 from rbonn_train import state
 from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
 from rbonn_train.config import ModelConfig
-from rbonn_train.data import Dataset, check_labels
-from rbonn_train.diagnose import broken_layer
+from rbonn_train.data import Dataset, batch_size, check_labels
+from rbonn_train.diagnose import broken_layer, broken_tensor
 from rbonn_train.events import write_logs
 from rbonn_train.files import FileSet
 from rbonn_train.methods import REAL, layer_maker
@@ -113,6 +113,8 @@ class Trainer:
         self.save_every, self.notes = save_every, dict(notes or {})
         self.random, self.interrupts = torch.Generator(), Interrupts()
         self.phases = phases(self.recipe)
+        real = not self.phases[-1].deployed
+        self.target = self.checkpoint.with_suffix(REAL_SUFFIX) if real else self.checkpoint
         path = self.recipe.teacher
         teacher = None if path is None else load_teacher(path, network)
         self.objective = Objective(self.recipe, teacher).to(self.device)
@@ -120,8 +122,8 @@ class Trainer:
         self._begin(None if first is None else load_first(first, network))
 
     def run(self) -> Path:
-        """The path of what was trained. Raises TrainingError where the loss is lost, and
-        KeyboardInterrupt, its state saved, on Ctrl-C or SIGTERM."""
+        """The path of what was trained. Raises TrainingError where the loss is lost or the network
+        not finite, and KeyboardInterrupt, its state saved, on Ctrl-C or SIGTERM."""
         self.saved_at = time.monotonic()
         with self.interrupts:
             while True:
@@ -134,7 +136,7 @@ class Trainer:
                 self._finish_phase()
         if self.world.first:
             self.state_path.unlink(missing_ok=True)
-        return self.checkpoint if phase.deployed else self.checkpoint.with_suffix(REAL_SUFFIX)
+        return self.target
 
     @property
     def result(self) -> BinaryNetwork:
@@ -167,7 +169,7 @@ class Trainer:
         for layer in binary_layers(self.model):
             layer.set_progress(at.epoch / phase.step.epochs)
         self.model.train()
-        title = f"{phase.title} {at.epoch + 1}/{phase.step.epochs}"
+        title = self._title(phase)
         count = self._batches()
         bar = tqdm(
             range(at.batch, count), title, mininterval=1.0,
@@ -211,9 +213,10 @@ class Trainer:
             loss.item() * seen, right, seen, self.interrupts.requested
         )
         if not math.isfinite(value):
-            layer = broken_layer(self.model, images)
-            kept = f"last good checkpoint: {self.checkpoint}" if at.saved else "none was saved"
-            raise TrainingError(f"Loss must be finite, not {value} in {place}, at {layer}; {kept}")
+            layer = broken_layer(self.model, images) or "the loss"
+            raise TrainingError(
+                f"Loss must be finite, not {value} in {place}, at {layer}; {self._kept()}"
+            )
         self.model.zero_grad()  # Bop's weights, too, which no optimiser has
         loss.backward()
         if recipe.clip:
@@ -230,6 +233,7 @@ class Trainer:
 
     def _finish_epoch(self, phase: Phase) -> None:
         at, last = self.at, self.at.epoch + 1 == phase.step.epochs
+        self._check_finite(phase)
         at.curve.append(
             {
                 "step": phase.title,
@@ -255,8 +259,31 @@ class Trainer:
                 self._write(last=last)
             at.saved = True
         elif last and self.recipe.method == REAL and self.world.first:
-            save_real(self.checkpoint.with_suffix(REAL_SUFFIX), self.result)
+            save_real(self.target, self.result)
         at.next_epoch()
+
+    def _check_finite(self, phase: Phase) -> None:
+        """Raises TrainingError where an epoch left a network that is not finite: no loss has seen
+        what its last batch did, and huge weights overflow in a test before they do in training."""
+        sample = self._sample(batch_size(self.config.network, BATCH))
+        training = self.result.training
+        self.result.eval()
+        layer = broken_tensor(self.model) or broken_layer(self.result, sample)
+        self.result.train(training)
+        if layer is not None:
+            raise TrainingError(
+                f"Network must be finite, not NaN or infinite after {self._title(phase)}, at "
+                f"{layer}; {self._kept()}"
+            )
+
+    def _title(self, phase: Phase) -> str:
+        return f"{phase.title} {self.at.epoch + 1}/{phase.step.epochs}"
+
+    def _kept(self) -> str:
+        """Which file a run that fails leaves behind."""
+        if self.at.saved:
+            return f"last good checkpoint: {self.checkpoint}"
+        return f"{self.target} stays as it was" if self.target.exists() else "none was saved"
 
     def _finish_phase(self) -> None:
         """Keeps step 1, so that step 2 can be repeated without it, and begins step 2."""

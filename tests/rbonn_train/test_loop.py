@@ -148,6 +148,68 @@ def test_a_lost_loss_stops_with_its_place_and_layer(
         trainer(config, dataset, tmp_path / "new").run()
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("method", "epoch", "place", "kept"),
+    [
+        ("released", 2, "step 1 2/2", "corners.safetensors stays as it was"),
+        ("released", 4, "step 2 2/3", "last good checkpoint: corners.safetensors"),
+        ("released", 5, "step 2 3/3", "last good checkpoint: corners.safetensors"),
+        ("real", 5, "real 5/5", "corners.real.safetensors stays as it was"),
+    ],
+)
+def test_nothing_broken_by_the_last_batch_of_an_epoch_is_written(
+    method: str, epoch: int, place: str, kept: str, ema: float, config: ModelConfig,
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    recipe = dataclasses.replace(config.recipe, method=method, ema=ema)
+    config = dataclasses.replace(config, recipe=recipe)
+    trainer(config, dataset, tmp_path).run()
+    real, calls = Trainer._step, 0
+    before: dict[str, bytes] = {}
+
+    def breaks(self: Trainer, *args: Any) -> bool:
+        nonlocal calls
+        stop = real(self, *args)
+        if (calls := calls + 1) == 8 * epoch:
+            with torch.no_grad():
+                self.model.get_parameter("blocks.1.bn.weight")[3] = torch.nan
+            before.update({path.name: path.read_bytes() for path in tmp_path.glob("corners.*")})
+        return stop
+
+    monkeypatch.setattr(Trainer, "_step", breaks)
+    with pytest.raises(TrainingError) as error:
+        trainer(config, dataset, tmp_path).run()
+    assert str(error.value).replace(f"{tmp_path}/", "") == (
+        f"Network must be finite, not NaN or infinite after {place}, at tensor "
+        f"blocks.1.bn.weight; {kept}"
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("corners.*")} == before
+    expected = {"real": "corners.real.safetensors"}.get(method, "corners.step1.safetensors")
+    assert expected in before
+
+
+@pytest.mark.parametrize("method", ["released", "real"])
+def test_weights_that_are_finite_but_overflow(
+    method: str, config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    """No loss shows what the only batch of an epoch did."""
+    steps = Step(0, 1e25), Step(2, 1e25)
+    recipe = dataclasses.replace(
+        config.recipe, binary_activations=steps[0], binary_weights=steps[1], batch=256,
+        method=method,
+    )  # fmt: skip
+    with pytest.raises(TrainingError) as error:
+        trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path).run()
+    place = {"real": "real", "released": "step 2"}[method]
+    assert str(error.value) == (
+        f"Network must be finite, not NaN or infinite after {place} 1/2, at layer stem.bn; none "
+        f"was saved"
+    )
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made <= {"corners.step1.safetensors"}
+
+
 def test_labels_are_checked(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
     kept = dataset.labels != 2
     missing = Dataset(dataset.images[kept], dataset.labels[kept])
