@@ -18,6 +18,8 @@ from rbonn_train.grid import Cell, Row, Spec, finished, load_spec, read_results,
 from rbonn_train.loop import FIRST_SUFFIX, Trainer
 from rbonn_train.state import read_state
 
+ADVICE = "the same command goes on"
+
 Sets = tuple[Dataset | FileSet, Dataset | FileSet]
 """For training and for testing."""
 
@@ -28,7 +30,7 @@ def run_cell(spec: Spec, cell: Cell, sets: Sets, folder: Path, **options: Any) -
     kept = folder / f"{spec.first_digest(cell)}{FIRST_SUFFIX}"
     first = kept if kept.exists() else None
     config = ModelConfig(spec.network, cell.recipe)
-    trainer = Trainer(config, *sets, cell.seed, work, first=first, **options)
+    trainer = Trainer(config, *sets, cell.seed, work, first=first, advice=ADVICE, **options)
     if trainer.state_path.exists():
         trainer.restore(read_state(trainer.state_path))
     checkpoint = trainer.run()

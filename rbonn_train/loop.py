@@ -80,8 +80,9 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
 class Trainer:
     """One run. ``train_set`` and ``test_set`` fit the network; ``save_every``: minutes between two
     writings of its state; ``first``: a file of step 1 to begin step 2 from; ``notes``: kept in the
-    state; ``world``: the processes that share the work. Raises DataError for labels that do not
-    fit, CheckpointError for such a teacher."""
+    state; ``world``: the processes that share the work; ``advice``: how an interrupted run goes on,
+    if not by `rbonn train --resume`. Raises DataError for labels that do not fit, CheckpointError
+    for such a teacher."""
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Trainer:
         first: Path | None = None,
         notes: Mapping[str, Any] | None = None,
         world: World = ALONE,
+        advice: str | None = None,
     ) -> None:
         self.config, self.recipe, self.seed, self.world = config, config.recipe, seed, world
         self.progress = progress and world.first
@@ -111,6 +113,7 @@ class Trainer:
         self.checkpoint = out / f"{network.name}.safetensors"
         self.state_path = out / f"{network.name}{state.SUFFIX}"
         self.save_every, self.notes = save_every, dict(notes or {})
+        self.advice = advice or f"go on with `rbonn train --resume {out}`"
         self.random, self.interrupts = torch.Generator(), Interrupts()
         self.phases = phases(self.recipe)
         real = not self.phases[-1].deployed
@@ -330,8 +333,7 @@ class Trainer:
             self.saved_at = time.monotonic()
         if stop:
             self.world.wait()  # a process that ends may take the others with it
-            folder = self.state_path.parent
-            raise KeyboardInterrupt(f"interrupted; go on with `rbonn train --resume {folder}`")
+            raise KeyboardInterrupt(f"interrupted; {self.advice}")
 
     def save(self) -> None:
         """Writes the state; where a tensor is not finite, the next batch will say so."""

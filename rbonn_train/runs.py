@@ -85,10 +85,16 @@ def train(
 
 
 def resume(folder: Path, name: str | None = None, **options: Any) -> Path:
-    """Goes on with the run in ``folder``, as if it had never been interrupted."""
+    """Goes on with the run in ``folder``, as if it had never been interrupted. Raises StateError,
+    also for a cell of a grid, whose state does not say where its data are."""
     path = find_state(folder, name)
     content = read_state(path)
     run, progress = content["run"], content["progress"]
+    if "data" not in run:
+        raise StateError(
+            f"Training state {path} must be of `rbonn train`, not of a cell of a grid: repeat "
+            f"`rbonn ablate` to go on"
+        )
     check_device(options.get("device", "cpu"))
     config = ModelConfig(network_from_dict(run["network"]), recipe_from_dict(run["recipe"]))
     data = None if run["data"] is None else Path(run["data"])

@@ -13,6 +13,8 @@ from rbonn_train.data import Dataset
 from rbonn_train.grid import SpecError, finished, load_spec, read_results
 from rbonn_train.loop import Phase, Trainer
 from rbonn_train.recipe import Recipe
+from rbonn_train.runs import resume
+from rbonn_train.state import StateError
 
 SPEC = """
 description: A small grid
@@ -97,14 +99,18 @@ def test_an_interrupted_cell_goes_on(
         return real(self, *args)
 
     monkeypatch.setattr(Trainer, "_step", step)
-    stops = 0
-    while True:
-        try:
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt) as stop:
             run(spec, dataset)
-            break
-        except KeyboardInterrupt:
-            stops += 1
-    assert stops == 3
+        assert str(stop.value) == "interrupted; the same command goes on"
+        (path,) = (spec.parent / "out").glob("*/grid.state.pt")
+        with pytest.raises(StateError) as error:
+            resume(path.parent)
+        assert str(error.value) == (
+            f"Training state {path} must be of `rbonn train`, not of a cell of a grid: repeat "
+            f"`rbonn ablate` to go on"
+        )
+    run(spec, dataset)
     assert calls == 6 * 4  # no batch twice
     assert results(spec) == results(spec, "whole")
 
