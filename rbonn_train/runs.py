@@ -13,6 +13,7 @@ from rbonn_train.data import Dataset, fit_images, load_split
 from rbonn_train.files import FileSet, has_shards, list_folder, list_shards
 from rbonn_train.folder import is_folder_set, load_folder
 from rbonn_train.loop import Trainer
+from rbonn_train.outside import OUTSIDE
 from rbonn_train.parallel import joined
 from rbonn_train.recipe import (
     Recipe,
@@ -67,9 +68,10 @@ def train(
 ) -> Path:
     """Trains a model and returns its file in the folder ``out``.
 
-    ``data``: folder of the data set. ``limit``: take only the first images of the training set.
-    ``options``: those of :class:`rbonn_train.loop.Trainer`. Raises StateError where an interrupted
-    run of the same name would be lost.
+    ``data``: folder of the data set; it, and a teacher's file, are remembered by their whole paths.
+    ``limit``: take only the first images of the training set. ``options``: those of
+    :class:`rbonn_train.loop.Trainer`. Raises StateError where an interrupted run of the same name
+    would be lost.
     """
     check_device(options.get("device", "cpu"))
     path = out / f"{config.network.name}{SUFFIX}"
@@ -78,10 +80,18 @@ def train(
             f"Folder {out} holds an interrupted run: go on with `rbonn train --resume {out}`, or "
             f"remove {path}"
         )
-    notes = {"data": None if data is None else str(data), "limit": limit}
+    config = dataclasses.replace(config, recipe=_anchored(config.recipe))
+    notes = {"data": None if data is None else str(data.resolve()), "limit": limit}
     sets = load_data(config.network, data, limit, config.recipe)
     with joined(options.get("device", "cpu")) as world:
         return Trainer(config, *sets, seed, out, notes=notes, world=world, **options).run()
+
+
+def _anchored(recipe: Recipe) -> Recipe:
+    """The recipe, its teacher's file found from any working folder."""
+    if recipe.teacher is None or recipe.teacher in OUTSIDE:
+        return recipe
+    return dataclasses.replace(recipe, teacher=str(Path(recipe.teacher).resolve()))
 
 
 def resume(folder: Path, name: str | None = None, **options: Any) -> Path:

@@ -80,11 +80,10 @@ def random_states(own: torch.Generator) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], own: torch.Generator) -> None:
-    """The inverse of :func:`random_states`."""
+    """The inverse of :func:`random_states`, as far as this computer has as many CUDA devices."""
     own.set_state(states["own"])
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
     numpy = states["numpy"]
     key = np.array(numpy["state"]["key"], np.uint32)
     np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})  # noqa: NPY002
@@ -108,11 +107,12 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state in a file. Raises StateError."""
+    """The state in a file, its tensors in the computer's own memory, wherever they were. Raises
+    StateError."""
     if not path.is_file():
         raise StateError(f"Training state must be an existing file, not {path}")
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise StateError(f"Training state {path} must be readable, not damaged: {error}") from error
     found = state.get("format") if isinstance(state, dict) else None

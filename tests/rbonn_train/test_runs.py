@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def _data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """300 random images for training, 60 for testing."""
 
     def load(split: str, data: Path | None) -> Dataset:
-        assert data == tmp_path
+        assert data is not None
+        assert data.resolve() == tmp_path
         count = {"train": 300, "test": 60}[split]
         rng = np.random.default_rng(count)
         images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
@@ -97,6 +99,30 @@ def test_an_interrupted_run_goes_on(
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     with pytest.raises(StateError, match="must hold an interrupted run"):
         runs.resume(folder)
+
+
+def test_a_run_goes_on_in_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its data and its teacher were named relative to where it began."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    begin = ["train", "--model", "tiny", "--data", "..", "--out", "out", "--epochs", "2"]
+    assert cli.main([*begin, "--method", "real"]) == 0
+    real = Trainer._step
+
+    def stops(self: Trainer, *args: Any) -> bool:
+        self.interrupts.requested = True
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stops)
+        assert cli.main([*begin, "--set", "teacher=out/tiny.real.safetensors"]) == 130
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--resume", "a/out"]) == 0, capsys.readouterr().err
+    info, _ = read_checkpoint(tmp_path / "a" / "out" / "tiny.safetensors")
+    teacher = tmp_path / "a" / "out" / "tiny.real.safetensors"
+    assert info.training["recipe"]["teacher"] == str(teacher)
 
 
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,31 @@ def test_every_generator_is_restored(tmp_path: Path) -> None:
     assert draw(own) == expected
 
 
+@pytest.mark.parametrize("devices", [0, 1, 2])
+def test_generators_of_devices_that_are_not_here_are_left_out(
+    devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = torch.Generator().manual_seed(0)
+    restored: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    state = torch.zeros(16, dtype=torch.uint8)
+    restore_random_states(random_states(own) | {"cuda": [state, state]}, own)
+    assert len(restored) == devices
+
+
+def test_a_state_of_a_device_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a{SUFFIX}"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+        write_state(path, {"model": {"a": torch.ones(3)}})
+    value = read_state(path)["model"]["a"]
+    assert value.device.type == "cpu"
+    assert value.tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_the_second_interrupts(number: int) -> None:
     before = signal.getsignal(number)
