@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import isa.checkpoint
 from isa.checkpoint import (
     CheckpointError,
     binary_weights,
@@ -185,6 +186,23 @@ def test_atomic_writes(tmp_path):
     assert path.read_bytes() == b"other"
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("moment", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch, moment, stop):
+    """A process that is killed meanwhile: tests/rbonn_train/test_resume.py."""
+    path = tmp_path / "x.json"
+    write_atomically(path, b"old")
+
+    def fails(*_):
+        raise stop
+
+    monkeypatch.setattr(isa.checkpoint.os, moment, fails)
+    with pytest.raises(type(stop)):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 WEIGHT = "blocks.0.conv.weight"

@@ -12,19 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from isa.checkpoint import read_checkpoint
 from rbonn_train import state
+from rbonn_train.ablate import Sets
 from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset
+from rbonn_train.files import FileSet
 from rbonn_train.loop import Trainer
+from rbonn_train.runs import load_data
 from rbonn_train.state import StateError, read_state
 
 BATCHES = 8  # an epoch; the run has 5 epochs
 
 
-def trainer(config: ModelConfig, dataset: Dataset, out: Path) -> Trainer:
-    return Trainer(config, dataset, dataset, 3, out, progress=False)
+def trainer(config: ModelConfig, dataset: Dataset | Sets, out: Path) -> Trainer:
+    """``dataset``: for training and for testing, or both of them."""
+    sets = (dataset, dataset) if isinstance(dataset, Dataset) else dataset
+    return Trainer(config, *sets, 3, out, progress=False)
 
 
 def changed(config: ModelConfig, **changes: object) -> ModelConfig:
@@ -57,7 +63,7 @@ def assert_equal(a: Path, b: Path) -> None:
 
 
 def interrupted_equals_whole(
-    config: ModelConfig, dataset: Dataset, folder: Path, stops: tuple[int, ...]
+    config: ModelConfig, dataset: Dataset | Sets, folder: Path, stops: tuple[int, ...]
 ) -> None:
     whole = trainer(config, dataset, folder / "whole").run()
     out = folder / "parts"
@@ -78,7 +84,7 @@ def interrupted_equals_whole(
     assert not last.state_path.exists()
 
 
-@pytest.mark.parametrize("method", ["released", "recu", "bop2"])
+@pytest.mark.parametrize("method", ["released", "paper", "recu", "bop2"])
 def test_interrupted_in_the_middle_of_epochs(
     method: str, config: ModelConfig, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -99,6 +105,20 @@ def test_interrupted_with_average_clipping_and_half_precision(
 ) -> None:
     config = changed(config, ema=0.9, clip=0.5, precision="bfloat16", label_smoothing=0.1)
     interrupted_equals_whole(config, dataset, tmp_path, (11, 23))
+
+
+def test_interrupted_with_crops_of_images_in_files(
+    config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    for number, (image, label) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
+        for split in ("train", "test")[: 1 + (number < 32)]:
+            path = tmp_path / "data" / split / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[:, :, 0]).save(path)
+    config = changed(config, crop=0.5, flip=True)
+    sets = load_data(config.network, tmp_path / "data", None, config.recipe)
+    assert all(isinstance(part, FileSet) for part in sets)
+    interrupted_equals_whole(config, sets, tmp_path, (3, 2 * BATCHES + 1))
 
 
 def test_the_state_holds_what_it_must(
