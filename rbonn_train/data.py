@@ -36,6 +36,10 @@ class DataError(ValueError):
     """A data set, or a file of images, that is missing or broken."""
 
 
+class NoFilesError(DataError):
+    """A folder without the files of Fashion-MNIST."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """``images`` uint8 N x H x W x C, ``labels`` int64 N."""
@@ -60,7 +64,7 @@ def load_split(split: str, data: Path | None = None) -> Dataset:
     """``split`` "train" (60,000) or "test" (10,000) of Fashion-MNIST.
 
     Looked for in ``data``, else in the folder that RBONN_DATA names, else where Debian's package
-    puts it; files may be gzipped or not. Raises DataError.
+    puts it; files may be gzipped or not. Raises DataError, of which NoFilesError.
     """
     folder = data or Path(os.environ.get(DATA_VARIABLE) or DEBIAN_FOLDER)
     images = _read_idx(_find(folder, f"{SPLITS[split]}-images-idx3-ubyte"), 3)
@@ -77,7 +81,7 @@ def _find(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.gz", folder / name):
         if path.is_file():
             return path
-    raise DataError(
+    raise NoFilesError(
         f"Fashion-MNIST must be in {folder}, but {name}[.gz] is missing there; install it with "
         f"`apt-get install dataset-fashion-mnist`, or name a folder of its files with --data DIR "
         f"or {DATA_VARIABLE}=DIR"

@@ -9,7 +9,7 @@ import torch
 
 from isa.network import Network, network_from_dict
 from rbonn_train.config import ModelConfig, load_model_yaml
-from rbonn_train.data import Dataset, fit_images, load_split
+from rbonn_train.data import DataError, Dataset, NoFilesError, fit_images, load_split
 from rbonn_train.files import FileSet, has_shards, list_folder, list_shards
 from rbonn_train.folder import is_folder_set, load_folder
 from rbonn_train.loop import Trainer
@@ -32,6 +32,10 @@ from rbonn_train.state import (
 
 OUT = Path("build/train")
 DEVICES = ("cpu", "cuda")
+OTHERS = (
+    "for images of other data sets, DIR must have folders train/CLASS and test/CLASS of them, or "
+    "shards train/*.tar and test/*.tar"
+)
 
 
 def configure(
@@ -155,7 +159,10 @@ def _load(
     split: str, network: Network, data: Path | None, recipe: Recipe | None
 ) -> Dataset | FileSet:
     if data is None or not is_folder_set(data):
-        dataset = load_split(split, data)
+        try:
+            dataset = load_split(split, data)
+        except NoFilesError as error:
+            raise DataError(f"{error}; {OTHERS}") from error
         return Dataset(fit_images(dataset.images, network), dataset.labels)
     if has_shards(data):
         return list_shards(split, data)

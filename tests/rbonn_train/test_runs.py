@@ -12,7 +12,7 @@ import torch
 from host import cli
 from isa.checkpoint import read_checkpoint
 from rbonn_train import runs
-from rbonn_train.data import Dataset
+from rbonn_train.data import Dataset, load_split
 from rbonn_train.loop import Trainer
 from rbonn_train.recipe import RecipeError
 from rbonn_train.state import StateError
@@ -123,6 +123,21 @@ def test_a_run_goes_on_in_another_working_folder(
     info, _ = read_checkpoint(tmp_path / "a" / "out" / "tiny.safetensors")
     teacher = tmp_path / "a" / "out" / "tiny.real.safetensors"
     assert info.training["recipe"]["teacher"] == str(teacher)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", ""])
+def test_a_folder_without_data_names_every_layout(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "load_split", load_split)
+    data = tmp_path / folder
+    assert cli.main(["train", "--model", "tiny", "--data", str(data)]) == 1
+    assert capsys.readouterr().err == (
+        f"rbonn: error: Fashion-MNIST must be in {data}, but train-images-idx3-ubyte[.gz] is "
+        f"missing there; install it with `apt-get install dataset-fashion-mnist`, or name a folder "
+        f"of its files with --data DIR or RBONN_DATA=DIR; for images of other data sets, DIR must "
+        f"have folders train/CLASS and test/CLASS of them, or shards train/*.tar and test/*.tar\n"
+    )
 
 
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
