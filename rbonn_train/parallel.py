@@ -70,6 +70,12 @@ class World:
 ALONE = World()
 
 
+def leads() -> bool:
+    """Whether this process is the one alone, or the first of those that `torchrun` started: the
+    one that reports, before they are joined and after."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or int(os.environ["RANK"]) == 0
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """The processes that `torchrun` started, joined until the end; one alone without it."""

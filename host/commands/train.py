@@ -2,7 +2,7 @@
 
 Writes DIR/M.safetensors (the checkpoint, with its scales) and DIR/M.json (configuration, seed,
 curve, metrics). Fashion-MNIST is read from the Debian package, or from --data, which may also have
-folders train/CLASS and test/CLASS of images.
+folders train/CLASS and test/CLASS of images, or shards train/*.tar and test/*.tar.
 
 Every few minutes, and on Ctrl-C or SIGTERM, the state of the run is written to DIR/M.state.pt;
 `rbonn train --resume DIR` goes on from there, to the same weights, bit for bit.
@@ -73,5 +73,8 @@ def run(args: argparse.Namespace) -> int:
             limit=args.limit,
             **options,
         )
-    print(f"checkpoint: {path}")
+    from rbonn_train.parallel import leads
+
+    if leads():
+        print(f"checkpoint: {path}")
     return 0

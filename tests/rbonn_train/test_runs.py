@@ -39,6 +39,24 @@ def command(tmp_path: Path, out: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("environment", [{}, {"RANK": "0"}, {"RANK": "1"}], ids=str)
+def test_of_several_processes_the_first_says_where_the_checkpoint_is(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / "x.safetensors"
+    for name in ("train", "resume"):
+        monkeypatch.setattr(runs, name, lambda *_, **__: path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    expected = "" if environment.get("RANK") == "1" else f"checkpoint: {path}\n"
+    assert cli.main(command(tmp_path, "a")) == 0
+    assert capsys.readouterr().out == expected
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == expected
+
+
 def test_options_change_the_recipe_in_order() -> None:
     config = runs.configure(
         "tiny", recipe="adambnn", settings=["clip=2", "binary_weights.epochs=6"], epochs=18
