@@ -18,6 +18,7 @@ def flash_content(board: str, bitstream: Path, image: Path | None) -> tuple[byte
     or ValueError for a file that is not there, is damaged, is for another board or does not fit.
     """
     from hw.bitstream import idcode
+    from hw.bitstream_check import check_bitstream
     from hw.boards import get_board
 
     try:
@@ -37,6 +38,10 @@ def flash_content(board: str, bitstream: Path, image: Path | None) -> tuple[byte
             f"{bitstream}: Bitstream must be for {board} (IDCODE {expected:#010x}), not for an "
             f"FPGA with {found:#010x}"
         )
+    try:
+        check_bitstream(bits)
+    except ValueError as error:
+        raise UserError(f"{bitstream}: {error}") from error
     lines = [f"bitstream at 0x0: {len(bits):,} bytes"]
     geometry = geometry_named(board)
     if image is None:

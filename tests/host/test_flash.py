@@ -8,6 +8,7 @@ from compiler.pipeline import compile_tensors
 from host import cli
 from isa.flash import IMAGE_OFFSET
 from isa.geometry import ULX3S_25F, ULX3S_85F
+from tests.bitstreams import bitstream
 from tests.host.test_cli import fails, flip
 from tests.networks import random_checkpoint, small_network
 
@@ -23,12 +24,6 @@ if status:
     print("Verification failed at 0")
 raise SystemExit(status)
 """
-
-
-def bitstream(idcode, size=10_000):
-    """The beginning of what ecppack writes, and noughts."""
-    begin = b"\xff\0Part: LFE5U\0\xff\xff\xff\xbd\xb3\xff\xff\xff\xff\x3b\0\0\0\xe2\0\0\0"
-    return (begin + idcode.to_bytes(4, "big")).ljust(size, b"\0")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +160,21 @@ def test_bitstreams_that_are_not_for_this_board(build, capsys):
     assert fails(capsys, *arguments(build, "ulx3s-85f")) == (
         "Bitstream must end before the image at 0x400000, not at 0x400010: compress it"
     )
+    assert not path.with_name("flash.bin").exists()
+
+
+def test_bitstreams_that_are_damaged(build, capsys):
+    path = build / "tiny" / "ulx3s-85f" / "top.bit"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:2_000])
+    assert fails(capsys, *arguments(build, "ulx3s-85f")) == (
+        f"{path}: Bitstream must go on to its end (ISC_PROGRAM_DONE), but is cut off after 2,000 "
+        f"bytes: copy it or build it again"
+    )
+    path.write_bytes(bytes(flip(bytearray(raw), 2_000)))
+    line = fails(capsys, *arguments(build, "ulx3s-85f"))
+    assert line.startswith(f"{path}: Bitstream must have CRC-16 0x")
+    assert line.endswith(": it is damaged; copy it or build it again")
     assert not path.with_name("flash.bin").exists()
 
 
