@@ -1,9 +1,9 @@
 """Checkpoints of the released RBONN and ReActNet code (ResNet-18 and ResNet-34), as they are.
 
 Both train the same network: Bi-Real Net's ResNet with ReActNet's biases. A file is what torch.save
-wrote: a dictionary with a `state_dict`, or that alone; names may begin with `module.`. They differ
-in the scale of binary weights: RBONN learns one per channel (`scale_factor`, times 0.02, without
-its sign), ReActNet takes the mean of |w|.
+wrote: a dictionary with the tensors under one of STATE_KEYS, or they alone; names may begin with
+`module.`. They differ in the scale of binary weights: RBONN learns one per channel (`scale_factor`,
+times 0.02, without its sign), ReActNet takes the mean of |w|.
 """
 
 import pickle
@@ -24,6 +24,8 @@ from rbonn_train.checkpoint import REACTNET, RELEASED_BY
 from rbonn_train.methods.rbonn import RELEASED_GAIN
 
 RBONN = "RBONN"
+#: Under which training loops keep the tensors; the first that is there counts.
+STATE_KEYS = ("state_dict", "model", "net")
 PREFIX = "module."
 SCALE = "binary_conv.scale_factor"
 #: What training loops keep beside the tensors: the best accuracy, as a numpy number.
@@ -116,8 +118,8 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ReleasedError(f"Checkpoint {path} must be a file of torch.save: {reason}") from error
-    if isinstance(raw, Mapping) and isinstance(raw.get("state_dict"), Mapping):
-        raw = raw["state_dict"]
+    if isinstance(raw, Mapping):
+        raw = next((raw[key] for key in STATE_KEYS if isinstance(raw.get(key), Mapping)), raw)
     if not isinstance(raw, Mapping) or not raw:
         raise ReleasedError(
             f"Checkpoint {path} must hold a state_dict, not {type(raw).__name__} without one"
@@ -125,8 +127,8 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
     for name, value in raw.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ReleasedError(
-                f"Checkpoint {path} must hold tensors by name, not {name!r} of type "
-                f"{type(value).__name__}"
+                f"Checkpoint {path} must hold tensors by name, themselves or under one of "
+                f"{', '.join(STATE_KEYS)}, not {name!r} of type {type(value).__name__}"
             )
     return {name.removeprefix(PREFIX): value for name, value in raw.items()}
 

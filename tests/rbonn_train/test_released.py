@@ -283,7 +283,13 @@ def test_the_optimiser_of_a_training_loop_may_be_in_the_file(tmp_path: Path) -> 
         ),
         (
             lambda s: s.update({"best": 3}),
-            "Checkpoint {path} must hold tensors by name, not 'best' of type int",
+            "Checkpoint {path} must hold tensors by name, themselves or under one of state_dict, "
+            "model, net, not 'best' of type int",
+        ),
+        (
+            lambda s: s.update({"weights": {**s}}) or [s.pop(n) for n in [*s][:-1]],
+            "Checkpoint {path} must hold tensors by name, themselves or under one of state_dict, "
+            "model, net, not 'weights' of type dict",
         ),
         (
             lambda s: s.clear(),
@@ -299,6 +305,18 @@ def test_other_layouts(tmp_path: Path, change, message: str) -> None:
     with pytest.raises(ReleasedError) as error:
         read_released(path, NETWORK)
     assert str(error.value) == message.format(path=path)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "net"])
+def test_the_keys_of_training_loops(tmp_path: Path, key: str) -> None:
+    model, path = authors(), tmp_path / "a.pth"
+    torch.save(model.state_dict(), path)
+    expected, author = read_released(path, NETWORK)
+    torch.save({"epoch": 3, "model": "resnet18", key: model.state_dict()}, path)
+    tensors, found = read_released(path, NETWORK)
+    assert found == author == "RBONN"
+    assert tensors.keys() == expected.keys()
+    assert all(np.array_equal(tensors[name], expected[name]) for name in expected)
 
 
 def test_the_first_tensor_of_another_network_is_named(tmp_path: Path) -> None:
