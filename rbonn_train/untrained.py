@@ -16,6 +16,7 @@ from rbonn_train.methods.base import ScaledConv2d
 from rbonn_train.network import BinaryNetwork
 
 IMAGES = 4  # smooth noise; enough for statistics over thousands of pixels a channel
+IMAGES_OF_A_PIXEL = 64  # where the last map has a single pixel
 
 
 def write_untrained(path: Path, network: Network, seed: int = 0) -> Path:
@@ -25,9 +26,11 @@ def write_untrained(path: Path, network: Network, seed: int = 0) -> Path:
         model = BinaryNetwork(network, layer_maker("plain"))
         _draw(model)
         images = _images(network)
-        model.estimate_statistics(images, batch=1)
+        # Of one image alone a map of a single pixel has no variance.
+        batch = len(images) if network.final_size == (1, 1) else 1
+        model.estimate_statistics(images, batch)
         _balance(model, images)
-        model.estimate_statistics(images, batch=1)
+        model.estimate_statistics(images, batch)
         quantisation = model.calibrate(images.split(1))
     info = CheckpointInfo(network, quantisation, training={UNTRAINED: seed})
     write_checkpoint(path, info, export_tensors(model))
@@ -63,8 +66,9 @@ def _balance(model: BinaryNetwork, images: Tensor) -> None:
 def _images(network: Network) -> Tensor:
     """Images N x C x H x W, uint8: noise at three sizes, so that neighbours resemble each other."""
     height, width = network.input_size
-    total = torch.zeros(IMAGES, network.input_channels, height, width)
+    count = IMAGES_OF_A_PIXEL if network.final_size == (1, 1) else IMAGES
+    total = torch.zeros(count, network.input_channels, height, width)
     for size in (4, 16, 64):
-        noise = torch.randn(IMAGES, network.input_channels, size, size)
+        noise = torch.randn(count, network.input_channels, size, size)
         total += nn.functional.interpolate(noise, (height, width), mode="bilinear")
     return (128 + 40 * total).clamp(0, 255).to(torch.uint8)

@@ -47,6 +47,21 @@ def test_resnet18_fits_the_85f_with_its_image_in_sdram():
     assert "image_words" not in found
 
 
+def test_resnet18_of_every_size_compiles_for_the_85f():
+    """At full width; its tensors do not depend on the size."""
+    small = dataclasses.replace(RESNET18, input_size=(32, 32))
+    info, tensors = random_checkpoint(small)
+    cycles = []
+    for size in (32, 224):
+        sized = dataclasses.replace(RESNET18, input_size=(size, size))
+        assert sized.final_size == (size // 32, size // 32)
+        of_size = dataclasses.replace(info, network=sized)
+        built = compile_tensors(of_size, tensors, ULX3S_85F, source=Source.SDRAM, verify=False)
+        assert built.image.info.input_shape == (size, size, 3)
+        cycles.append(built.report["estimate"]["cycles"])
+    assert cycles[0] < cycles[1] < 49 * cycles[0]
+
+
 REFUSALS = {
     "residual": (
         network(input_size=(32, 32)),

@@ -1,6 +1,5 @@
 """Which checkpoint a command works on, and what is made and kept on the way."""
 
-import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -240,15 +239,6 @@ def test_make_leaves_the_board_to_the_model(target, board):
     line = made.stdout.strip().splitlines()[-1]
     args = cli.build_parser().parse_args(line.split()[1:])
     assert (args.command, args.model, args.board) == (target, "resnet18", board)
-
-
-def test_resnet18_takes_every_multiple_of_32():
-    from rbonn_train.config import load_model_yaml
-
-    network = load_model_yaml("resnet18").network
-    assert (network.input_size, network.widths[-1], network.classes) == ((64, 64), 512, 10)
-    for size in range(32, 225, 32):
-        assert dataclasses.replace(network, input_size=(size, size)).final_size[0] == size // 32
 
 
 @pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])

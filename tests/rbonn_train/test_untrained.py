@@ -17,19 +17,23 @@ from rbonn_train.untrained import write_untrained
 NETWORK = Network(
     "seeded", (64, 64), 3, 20, (16, 32, 64), (2, 2, 2), (0.5,) * 3, (0.25,) * 3, Stem(7, 2, True)
 )
-
-
+# Like a ResNet-18 for 32 x 32 pixels: its last map is a single one.
+ONE_PIXEL = Network(
+    "one-pixel", (32, 32), 3, 20, (32, 64, 64, 64), (4,) * 4, (0.5,) * 3, (0.25,) * 3,
+    Stem(7, 2, True),
+)  # fmt: skip
 RESNET34 = dataclasses.replace(load_model_yaml("resnet34-imagenet").network, input_size=(64, 64))
 
 
-@pytest.mark.parametrize("network", [NETWORK, RESNET34], ids=lambda network: network.name)
+@pytest.mark.parametrize("network", [NETWORK, ONE_PIXEL, RESNET34], ids=lambda x: x.name)
 def test_residuals_are_alive_and_do_not_saturate(tmp_path: Path, network: Network) -> None:
     path = write_untrained(tmp_path / "a.safetensors", network)
     info, _ = read_checkpoint(path)
     assert info.untrained
     assert not dataclasses.replace(info, training={}).untrained
-    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    for images in (load_shipped(network).images[:4], noise):
+    count = 64 if network.final_size == (1, 1) else 4
+    noise = np.random.default_rng(0).integers(0, 256, (count, *network.input_size, 3), np.uint8)
+    for images in (load_shipped(network).images[:count], noise):
         _check(path, images)
 
 
