@@ -9,6 +9,9 @@ from hw.tools import BuildError, run_tool, yowasp_command
 
 # Seeds tried after the known-good one has missed timing, before giving up.
 RETRY_SEEDS = 8
+# Rounds of rerouting that leave as many arcs late as before, until the router is stopped: by itself
+# it would try a thousand. Those that met timing in the end had 22 of them at most.
+STALLED_ROUNDS = 100
 # nextpnr rounds a constraint to whole picoseconds of period.
 CONSTRAINT_TOLERANCE = 1e-3
 # Names in our reports, and the cells that nextpnr counts. COMB is every LUT4 site in use: as
@@ -108,6 +111,25 @@ def parse_report(text):
         raise BuildError(f"routing report must be nextpnr's JSON, not this: {problem!r}") from None
 
 
+_LATE = re.compile(r"Info:\s+iter=\d+ .*overused=0 .*tmgfail=([1-9]\d*)")
+
+
+class _Patience:
+    """Counts the rounds in which only late arcs are left, and as many as before."""
+
+    def __init__(self):
+        self._late, self._rounds = None, 0
+
+    def ends(self, line):
+        """Whether with `line` of the log there have been STALLED_ROUNDS of them."""
+        if "iter=" not in line:
+            return False
+        late = match.group(1) if (match := _LATE.match(line)) else None
+        self._rounds = self._rounds + 1 if late is not None and late == self._late else 0
+        self._late = late
+        return self._rounds >= STALLED_ROUNDS
+
+
 def describe(line):
     """What a line of nextpnr's log says about its progress, in a few words, or None."""
     for pattern, words in _STEPS:
@@ -129,6 +151,7 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
     log = out_dir / f"route-{seed}.log"
     missed = []
     said = None
+    patience = _Patience()
 
     def on_line(line):
         nonlocal said
@@ -141,6 +164,9 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
             said = words
             if on_step is not None:
                 on_step(words)
+        if patience.ends(line):
+            missed.append(f"no progress in {STALLED_ROUNDS} rounds, at {said}")
+            raise BuildError("place and route was stopped")
 
     command = yowasp_command("nextpnr-ecp5")
     command += board.nextpnr_options

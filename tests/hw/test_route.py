@@ -170,6 +170,13 @@ def script(monkeypatch, body):
             ],
             "gave up after route 999, 3 wires used twice, 57 arcs late",
         ),
+        (
+            [
+                f"Info:     iter={n} wires=1280 overused=0 overuse=0 tmgfail=17 archfail=NA"
+                for n in range(300)
+            ],
+            "no progress in 100 rounds, at route 100, 0 wires used twice, 17 arcs late",
+        ),
     ],
 )
 def test_missed_timing_is_told_from_other_failures(lines, reason, tmp_path, monkeypatch):
@@ -178,6 +185,21 @@ def test_missed_timing_is_told_from_other_failures(lines, reason, tmp_path, monk
         route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
     assert str(error.value) == (
         f"place and route missed timing with seed 4: {reason} (see {tmp_path / 'route-4.log'})"
+    )
+
+
+@pytest.mark.parametrize(
+    "changing", ["overused=1 overuse=1 tmgfail=17", "overused=0 overuse=0 tmgfail={}"]
+)
+def test_a_router_that_goes_on_is_left_alone(changing, tmp_path, monkeypatch):
+    lines = [f"Info:     iter={n} wires=1280 {changing.format(n)} archfail=NA" for n in range(300)]
+    script(
+        monkeypatch,
+        f"import sys; print(*{lines!r}, sep='\\n');"
+        f"a = sys.argv; open(a[a.index('--report') + 1], 'w').write({json.dumps(REPORT)!r})",
+    )
+    assert route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)[1] == parse_report(
+        json.dumps(REPORT)
     )
 
 
