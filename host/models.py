@@ -15,6 +15,7 @@ from isa.bits import WORD_BITS
 from isa.checked import decode
 from isa.geometry import GEOMETRIES, Geometry
 from isa.image import HEADER, HEADER_WORDS, MAGIC, Image, ImageError, parse
+from isa.network import Network, NetworkError, network_from_dict
 from isa.pixels import fit
 from isa.registers import Source
 
@@ -52,12 +53,26 @@ class Deployment:
 SOURCES = ("ram", "link", "sdram")
 
 
+def _model_file(model: str) -> Path:
+    name = model_name(model)
+    return Path(model) if model.endswith(".yaml") else MODELS / f"{name}.yaml"
+
+
+def network_of(model: str) -> Network:
+    """The network that the model's file describes. Raises UserError."""
+    path = _model_file(model)
+    try:
+        raw = yaml.safe_load(path.read_text())
+        return network_from_dict({"name": path.stem, **raw["network"]})
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, NetworkError) as error:
+        raise UserError(f"Model file {path} must be YAML with a network: {error}") from error
+
+
 def deployment(model: str | None) -> Deployment:
     """What the model's file says under `deployment`. Raises UserError."""
     if model is None:
         return Deployment()
-    name = model_name(model)
-    path = Path(model) if model.endswith(".yaml") else MODELS / f"{name}.yaml"
+    path = _model_file(model)
     try:
         raw = yaml.safe_load(path.read_text())
         found = Deployment(**(raw.get("deployment") or {}))

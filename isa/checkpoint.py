@@ -11,8 +11,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,22 +43,11 @@ def read_checkpoint(
     ``calibrated=False`` also accepts a checkpoint without scales. Raises CheckpointError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"Checkpoint must be an existing file, not {path}")
+    with _opened(path) as (file, metadata):
+        types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+        stored = {name: file.get_tensor(name) for name in file.keys()}
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if METADATA_KEY not in metadata:
-                raise CheckpointError(
-                    f"Checkpoint {path} must have metadata under the key {METADATA_KEY!r}; "
-                    f"import other files with `rbonn calibrate`"
-                )
-            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            stored = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"Checkpoint {path} must be a safetensors file: {error}") from error
-    try:
-        info = CheckpointInfo.from_json(metadata[METADATA_KEY])
+        info = CheckpointInfo.from_json(metadata)
         weights = binary_weights(info.network)
         tensors = {}
         for name, value in stored.items():
@@ -71,6 +62,35 @@ def read_checkpoint(
     except NetworkError as error:
         raise CheckpointError(f"Checkpoint {path}: {error}") from error
     return info, tensors
+
+
+def read_info(path: Path | str) -> CheckpointInfo:
+    """The metadata alone; nothing is checked of the tensors. Raises CheckpointError."""
+    path = Path(path)
+    with _opened(path) as (_, metadata):
+        pass
+    try:
+        return CheckpointInfo.from_json(metadata)
+    except NetworkError as error:
+        raise CheckpointError(f"Checkpoint {path}: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, str]]:
+    """The open file and its metadata. Raises CheckpointError, also for what is then read of it."""
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint must be an existing file, not {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise CheckpointError(
+                    f"Checkpoint {path} must have metadata under the key {METADATA_KEY!r}; "
+                    f"import other files with `rbonn calibrate`"
+                )
+            yield file, metadata[METADATA_KEY]
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"Checkpoint {path} must be a safetensors file: {error}") from error
 
 
 def binary_weights(network: Network) -> dict[str, tuple[int, ...]]:
@@ -146,6 +166,16 @@ def _check_scales(quantisation: Quantisation, names: list[str]) -> None:
             raise CheckpointError(
                 f"Exponent of {name} must be an integer from -64 to 64, not {exponents[name]!r}"
             )
+
+
+def compact(value: np.ndarray) -> np.ndarray:
+    """The same values in the smallest of int8, float32 and float64 that holds them exactly."""
+    for dtype in (np.int8, np.float32):
+        with np.errstate(invalid="ignore", over="ignore"):
+            smaller = value.astype(dtype)
+        if np.array_equal(smaller.astype(np.float64), value):
+            return smaller
+    return value
 
 
 def write_checkpoint(

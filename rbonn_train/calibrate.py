@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from isa.checkpoint import compact
 from isa.network import Quantisation
 from rbonn_train.checkpoint import load_model, read_checkpoint, write_checkpoint
 from rbonn_train.data import batch_size, check_images, load_npz, to_tensor
@@ -54,13 +55,3 @@ def best_scales(model: BinaryNetwork, images: Tensor) -> Quantisation:
         errors.append((model.logits(images) - exact).square().mean().item())
     model.quantise(present)
     return candidates[int(np.argmin(errors))]
-
-
-def compact(value: np.ndarray) -> np.ndarray:
-    """The same values in the smallest of int8, float32 and float64 that holds them exactly."""
-    for dtype in (np.int8, np.float32):
-        with np.errstate(invalid="ignore", over="ignore"):
-            smaller = value.astype(dtype)
-        if np.array_equal(smaller.astype(np.float64), value):
-            return smaller
-    return value

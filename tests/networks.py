@@ -4,10 +4,13 @@ The tensors come from a float forward pass over random images: BN statistics are
 activations, scales cover the residuals' range; gammas and PReLU slopes of both signs occur.
 """
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from isa.checkpoint import check_checkpoint
 from isa.fixed import RESIDUAL_BITS, border_values, limits
@@ -66,6 +69,15 @@ def random_checkpoint(
     info = CheckpointInfo(network, quantisation, training={"seed": seed})
     check_checkpoint(info, maker.tensors)
     return info, maker.tensors
+
+
+def write_model(path: Path, network: Network) -> str:
+    """Writes a model file for ``network``, named as the file is, and returns its path."""
+    described = dataclasses.asdict(network)
+    del described["name"]
+    recipe = {"binary_activations": {"epochs": 1}, "binary_weights": {"epochs": 2}}
+    path.write_text(yaml.safe_dump({"network": described, "recipe": recipe}))
+    return str(path)
 
 
 class _Maker:

@@ -2,7 +2,8 @@
 
 A few hundred typical images suffice; without --calibration, those that ship are used. The weights
 stay as they are; metrics in the checkpoint are dropped, as they no longer hold. A .pth.tar file
-that RBONN or ReActNet released needs --model, which says what its tensors mean, and images.
+that RBONN or ReActNet released needs --model, which says what its tensors mean, and images. For one
+of ours --model may name the same network of another input size.
 """
 
 import argparse
@@ -19,7 +20,7 @@ HELP = "determine the scales of a checkpoint trained elsewhere"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", required=True, help="checkpoint to read")
     parser.add_argument("-o", "--out", metavar="OUT", required=True, help="checkpoint to write")
-    parser.add_argument("--model", metavar="M", help="the network of a released checkpoint")
+    parser.add_argument("--model", metavar="M", help="the network; for a released checkpoint")
     add_images(parser, "default: the test images that ship", "--calibration")
 
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
                 f"Checkpoint {path} needs --calibration: a few hundred images of the kind that it "
                 f"was trained on (.npz, .png or a folder)"
             )
+    if args.model is not None:
         path = checkpoint_path(args.model, path, calibrated=False)
     from isa.checkpoint import read_checkpoint
 

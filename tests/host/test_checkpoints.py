@@ -1,5 +1,6 @@
 """Which checkpoint a command works on, and what is made and kept on the way."""
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -7,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.numpy import load_file
 
 from host import checkpoints, cli
 from host.checkpoints import checkpoint_path
 from host.errors import UserError
-from host.models import ROOT, Deployment, deployment
-from isa.checkpoint import read_checkpoint
+from host.models import MODELS, ROOT, Deployment, deployment
+from isa.checkpoint import read_checkpoint, read_info, write_checkpoint
+from isa.geometry import ULX3S_85F
+from isa.image import parse
+from isa.network import Stem, network_from_dict
+from tests.networks import random_checkpoint
 from tests.rbonn_train.test_released import authors, images, save
 
 NETWORK = """
@@ -64,18 +70,122 @@ def test_the_one_that_ships(model):
         f"Model mine has no checkpoint at {model.with_suffix('.safetensors')}: train it with "
         f"`rbonn train --model {model}` and name the result with --checkpoint"
     )
-    model.with_suffix(".safetensors").write_bytes(b"")
+    write_checkpoint(model.with_suffix(".safetensors"), *ours())
     assert checkpoint_path(str(model)) == model.with_suffix(".safetensors")
     assert refused(str(model), None, "x.npz") == (
         "Give --calibration together with the --checkpoint that it is for"
     )
 
 
-def test_one_of_ours_is_taken_as_it_is(model, tmp_path):
+def ours(**changes):
+    """A random checkpoint of the model's network, but for ``changes``."""
+    raw = yaml.safe_load(NETWORK) | {"name": "other"}
+    return random_checkpoint(dataclasses.replace(network_from_dict(raw), **changes))
+
+
+def test_one_of_ours_is_taken_as_it_is(model, tmp_path, capsys):
+    """Whatever it is called."""
     path = tmp_path / "ours.safetensors"
     assert refused(str(model), path) == f"Checkpoint must be an existing file, not {path}"
-    path.write_bytes(b"")
+    write_checkpoint(path, *ours())
     assert checkpoint_path(str(model), path) == path
+    assert capsys.readouterr().err == ""
+
+
+DIFFERENT = [
+    ({"input_channels": 1, "mean": (0.5,), "std": (0.2,)}, "input_channels is 3, not 1"),
+    ({"input_size": (32, 32), "classes": 4}, "classes is 7, not 4"),
+    ({"widths": (8, 16, 32, 48)}, "widths is [8, 16, 32, 64], not [8, 16, 32, 48]"),
+    ({"std": (0.2, 0.2, 0.2)}, "std is [0.229, 0.224, 0.225], not [0.2, 0.2, 0.2]"),
+    ({"stem": Stem(), "input_size": (8, 8)}, "stem is {'kernel': 7, 'stride': 2, 'pool': True}, "
+     "not {'kernel': 3, 'stride': 1, 'pool': False}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "words"), DIFFERENT)
+def test_another_network_than_the_models_is_refused(model, tmp_path, changes, words):
+    path = tmp_path / "ours.safetensors"
+    write_checkpoint(path, *ours(**changes))
+    expected = (
+        f"Checkpoint {path} must hold the network of model mine, whose {words}: give another "
+        f"--checkpoint, or the --model that this one was trained as"
+    )
+    assert refused(str(model), path) == expected
+    path.rename(model.with_suffix(".safetensors"))
+    assert refused(str(model)) == expected.replace("ours.", "mine.")
+
+
+def of_another_size(path):
+    info, tensors = ours(input_size=(32, 96))
+    info = dataclasses.replace(info, metrics={"accuracy_float": 0.9})
+    write_checkpoint(path, info, tensors)
+    return info, tensors
+
+
+def test_another_input_size_is_the_models(model, typical, tmp_path, capsys):
+    path = tmp_path / "ours.safetensors"
+    info, tensors = of_another_size(path)
+    found = checkpoint_path(str(model), path)
+    said = f"{path}: trained for 32 x 96 pixels, taken for 64 x 64, without its accuracies"
+    assert capsys.readouterr().err == f"{said} and with its scales\n"
+    read, values = read_checkpoint(found)
+    assert (read.network.input_size, read.network.name) == ((64, 64), "mine")
+    assert (read.quantisation, read.training, read.metrics) == (
+        info.quantisation, info.training, {},
+    )  # fmt: skip
+    assert all(np.array_equal(values[name], tensors[name]) for name in tensors)
+    before = found.stat().st_mtime_ns
+    assert checkpoint_path(str(model), path) == found
+    assert found.stat().st_mtime_ns == before
+    capsys.readouterr()
+    # The images are of the model's size, and give other scales.
+    again = read_checkpoint(checkpoint_path(str(model), path, typical))[0]
+    assert capsys.readouterr().err == f"{said}\n"
+    assert again.network == read.network
+    assert again.quantisation != read.quantisation
+    path.rename(model.with_suffix(".safetensors"))
+    assert checkpoint_path(str(model)) == found
+
+
+def test_commands_work_at_the_size_of_the_model(model, tmp_path, capsys):
+    path, out = tmp_path / "ours.safetensors", tmp_path / "out"
+    of_another_size(path)
+    common = ["--model", str(model), "--checkpoint", str(path)]
+    for command in (
+        ["compile", *common, "--board", "ulx3s-85f", "-o", f"{out}.img"],
+        ["calibrate", *common, "-o", f"{out}.safetensors", "--limit", "2"],
+        ["run", *common, "--backend", "float", "--limit", "1", "--json", f"{out}.json"],
+    ):
+        assert cli.main(command) == 0
+        assert "taken for 64 x 64" in capsys.readouterr().err
+    image = parse(Path(f"{out}.img").read_bytes(), ULX3S_85F)
+    assert image.info.input_shape == (64, 64, 3)
+    assert read_info(f"{out}.safetensors").network.input_size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compile", "-o", "x.img"],
+        ["sim"],
+        ["bitstream"],
+        ["run", "--backend", "integer"],
+        ["run", "--backend", "golden"],
+        ["eval", "--arith", "float"],
+        ["bench"],
+        ["bench", "golden"],
+        ["bench", "board-sim"],
+        ["calibrate", "-o", "x.safetensors"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_refuses_another_network(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = MODELS / "tiny.safetensors"
+    more = ["--model", "resnet18-imagenet", "--checkpoint", str(path)]
+    assert cli.main([*command, *more]) == 1
+    assert "whose input_channels is 3, not 1: give another" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_released_one_is_imported_and_calibrated_once(model, released, typical, monkeypatch):

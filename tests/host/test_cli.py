@@ -16,7 +16,7 @@ from isa.geometry import TINY
 from isa.image import HEADER_WORDS, parse
 from rbonn_train.data import Dataset
 from rbonn_train.integer import IntegerNetwork
-from tests.networks import random_checkpoint, random_frames, small_network
+from tests.networks import random_checkpoint, random_frames, small_network, write_model
 
 NETWORK = small_network("odd-channels")
 FRAMES = random_frames(NETWORK, 4)
@@ -24,13 +24,14 @@ FRAMES = random_frames(NETWORK, 4)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A random network as checkpoint and image, and frames for it."""
+    """A random network as model, checkpoint and image, and frames for it."""
     path = tmp_path_factory.mktemp("cli")
+    model = write_model(path / "net.yaml", NETWORK)
     write_checkpoint(path / "net.safetensors", *random_checkpoint(NETWORK))
     np.savez(path / "frames.npz", images=FRAMES, labels=np.arange(len(FRAMES)))
     status = cli.main(
         [
-            *("compile", "--model", "tiny", "--checkpoint", str(path / "net.safetensors")),
+            *("compile", "--model", model, "--checkpoint", str(path / "net.safetensors")),
             *("--board", "tiny", "-o", str(path / "net.img")),
         ]
     )
@@ -61,7 +62,7 @@ def test_compile_writes_image_and_json(folder):
 
 def test_run_gives_the_same_integers_from_model_and_image(folder, capsys):
     base = ["run", "--images", f"{folder}/frames.npz", "--board", "tiny"]
-    model = ["--model", "tiny", "--checkpoint", f"{folder}/net.safetensors"]
+    model = ["--model", f"{folder}/net.yaml", "--checkpoint", f"{folder}/net.safetensors"]
     found = {}
     for name, arguments in {
         "integer": [*model, "--backend", "integer"],
@@ -79,8 +80,9 @@ def test_run_gives_the_same_integers_from_model_and_image(folder, capsys):
 
 
 def test_float_is_near_the_integers(folder, capsys):
-    arguments = ["run", "--images", f"{folder}/frames.npz", "--model", "tiny", "--checkpoint"]
-    arguments += [f"{folder}/net.safetensors", "--backend", "float", "--json", "-", "--limit", "2"]
+    arguments = ["run", "--images", f"{folder}/frames.npz", "--model", f"{folder}/net.yaml"]
+    arguments += ["--checkpoint", f"{folder}/net.safetensors"]
+    arguments += ["--backend", "float", "--json", "-", "--limit", "2"]
     assert cli.main(arguments) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)  # nothing else on stdout
@@ -156,7 +158,7 @@ def test_broken_checkpoint(folder, capsys):
 
 
 @pytest.mark.parametrize("name", ["integer", "golden"])
-def test_nan_in_a_checkpoint(tmp_path, capsys, name):
+def test_nan_in_a_checkpoint(folder, tmp_path, capsys, name):
     from safetensors.numpy import load, save
 
     info, tensors = random_checkpoint(NETWORK)
@@ -166,7 +168,7 @@ def test_nan_in_a_checkpoint(tmp_path, capsys, name):
     assert "blocks.0.bias1" in load(raw)
     (tmp_path / "x.safetensors").write_bytes(save(tensors, metadata={"rbonn": info.to_json()}))
     line = fails(
-        capsys, "run", "--model", "tiny", "--checkpoint", tmp_path / "x.safetensors",
+        capsys, "run", "--model", folder / "net.yaml", "--checkpoint", tmp_path / "x.safetensors",
         "--backend", name,
     )  # fmt: skip
     assert "Tensor blocks.0.bias1 must be finite, not NaN or infinite in 1 of " in line
@@ -232,7 +234,7 @@ def test_every_command_has_help(capsys, command):
 
 def test_missing_data_set(tmp_path, folder, capsys):
     line = fails(
-        capsys, "eval", "--model", "tiny", "--checkpoint", folder / "net.safetensors",
+        capsys, "eval", "--model", folder / "net.yaml", "--checkpoint", folder / "net.safetensors",
         "--arith", "integer", "--data", tmp_path,
     )  # fmt: skip
     assert f"Fashion-MNIST must be in {tmp_path}" in line
@@ -247,7 +249,8 @@ def test_accuracy_of_the_golden_model(folder, capsys, monkeypatch):
     labels[0] = (labels[0] + 1) % NETWORK.classes
     found = {}
     for arith in ("integer", "golden"):
-        arguments = ["eval", "--model", "tiny", "--checkpoint", f"{folder}/net.safetensors"]
+        arguments = ["eval", "--model", f"{folder}/net.yaml"]
+        arguments += ["--checkpoint", f"{folder}/net.safetensors"]
         assert cli.main([*arguments, "--board", "tiny", "--arith", arith, "--json", "-"]) == 0
         found[arith] = json.loads(capsys.readouterr().out)
     accuracy = round((len(FRAMES) - 1) / len(FRAMES), 6)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from isa.checkpoint import write_checkpoint
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import parse, words_to_bytes
 from isa.network import UNTRAINED
-from tests.networks import random_checkpoint, small_network
+from tests.networks import random_checkpoint, small_network, write_model
 
 # What the images that ship can be made to fit.
 NETWORK = small_network("plain")
@@ -40,11 +41,15 @@ def sim_result(layers, **changes):
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A checkpoint, and stand-ins for what takes minutes."""
+    """A model, its checkpoint, and stand-ins for what takes minutes."""
     checkpoint = tmp_path / "net.safetensors"
     write_checkpoint(checkpoint, *random_checkpoint(NETWORK))
     stage = SimpleNamespace(
-        checkpoint=checkpoint, build=tmp_path / "build", result=sim_result, built=[]
+        model=write_model(tmp_path / "tiny.yaml", NETWORK),
+        checkpoint=checkpoint,
+        build=tmp_path / "build",
+        result=sim_result,
+        built=[],
     )
 
     def simulate(geometry, image, frames, *, simulator):
@@ -76,7 +81,7 @@ def stage(tmp_path, monkeypatch):
 
 def arguments(stage, *more):
     return [
-        "bitstream", "--model", "tiny", "--checkpoint", str(stage.checkpoint), "--build",
+        "bitstream", "--model", stage.model, "--checkpoint", str(stage.checkpoint), "--build",
         str(stage.build), *more,
     ]  # fmt: skip
 
@@ -162,6 +167,7 @@ def test_network_too_large(stage, capsys):
     network = small_network("plain")
     large = dataclasses.replace(network, input_size=(64, 64))
     write_checkpoint(stage.checkpoint, *random_checkpoint(large))
+    write_model(Path(stage.model), large)
     assert cli.main(arguments(stage)) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert "of geometry ulx3s-25f, not " in line

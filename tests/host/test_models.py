@@ -30,6 +30,15 @@ def test_model_from_a_file(tmp_path):
     assert models.model_name(str(path)) == "mine"
 
 
+def test_network_of_a_model(tmp_path):
+    assert models.network_of("tiny").widths == (8, 16)
+    path = tmp_path / "mine.yaml"
+    for text in ("network: [", "recipe: {}", "network: {widths: [8]}", "7"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"mine\.yaml must be YAML with a network: "):
+            models.network_of(str(path))
+
+
 def test_geometry():
     assert models.geometry_named(None) is ULX3S_25F
     assert models.geometry_named("tiny") is TINY

@@ -11,7 +11,7 @@ from isa.checkpoint import write_checkpoint
 from isa.geometry import GEOMETRIES
 from rbonn_train.evaluate import predict
 from tests.geometries import TINY_SDRAM
-from tests.networks import random_checkpoint, random_frames, small_network
+from tests.networks import random_checkpoint, random_frames, small_network, write_model
 
 NETWORK = small_network("one-pixel")
 FRAMES = random_frames(NETWORK, 2)
@@ -22,8 +22,9 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rtl")
     write_checkpoint(folder / "net.safetensors", *random_checkpoint(NETWORK))
     np.savez(folder / "frames.npz", images=FRAMES)
+    name = write_model(folder / "net.yaml", NETWORK)
     return [
-        *("--model", "tiny", "--checkpoint", f"{folder}/net.safetensors", "--board", "tiny"),
+        *("--model", name, "--checkpoint", f"{folder}/net.safetensors", "--board", "tiny"),
         *("--images", f"{folder}/frames.npz"),
     ]
 

@@ -16,8 +16,10 @@ from isa.checkpoint import (
     CheckpointError,
     binary_weights,
     check_checkpoint,
+    compact,
     pack_signs,
     read_checkpoint,
+    read_info,
     unpack_signs,
     write_atomically,
     write_checkpoint,
@@ -256,3 +258,36 @@ def test_bits_of_another_shape_or_tensor(path):
     )
     expected = "Tensor fc.bias must be stored as one of F16, F32, F64, I8, not U8"
     assert refuses("fc.bias", np.ones(10, np.uint8)) == expected
+
+
+def test_compact_keeps_every_value() -> None:
+    for values, dtype in (
+        ([1.0, -1.0, 127.0], np.int8),
+        ([1.0, 128.0], np.float32),
+        ([0.5, 1e9], np.float32),
+        ([0.1, 1.0], np.float64),
+        ([1e300], np.float64),
+    ):
+        array = np.array(values)
+        assert compact(array).dtype == dtype
+        assert compact(array).tolist() == values
+
+
+def test_the_metadata_alone(path):
+    with pytest.raises(CheckpointError) as error:
+        read_info(path)
+    assert str(error.value) == f"Checkpoint must be an existing file, not {path}"
+    write_checkpoint(path, INFO, TENSORS)
+    assert read_info(path) == INFO
+    save_file({"x": np.zeros(1)}, path, metadata={"rbonn": "{}"})
+    with pytest.raises(CheckpointError) as error:
+        read_info(path)
+    assert str(error.value) == (
+        f"Checkpoint {path}: Checkpoint metadata must be complete JSON, not 'format'"
+    )
+    save_file({"x": np.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="must have metadata under the key 'rbonn'"):
+        read_info(path)
+    path.write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="must be a safetensors file"):
+        read_info(path)

@@ -10,7 +10,7 @@ from isa.checkpoint import CheckpointError, write_checkpoint
 from isa.folding import fold_network
 from isa.network import Quantisation
 from rbonn_train import evaluate as module
-from rbonn_train.calibrate import best_scales, calibrate, compact
+from rbonn_train.calibrate import best_scales, calibrate
 from rbonn_train.checkpoint import load_model, read_checkpoint
 from rbonn_train.data import DataError, Dataset, load_shipped, to_tensor
 from rbonn_train.evaluate import evaluate, predict
@@ -135,16 +135,3 @@ def test_best_scales_change_the_logits_least() -> None:
     assert error(chosen) < 0.2 * before
     model.quantise(chosen)
     assert error(best_scales(model, images)) <= error(chosen)
-
-
-def test_compact_keeps_every_value() -> None:
-    for values, dtype in (
-        ([1.0, -1.0, 127.0], np.int8),
-        ([1.0, 128.0], np.float32),
-        ([0.5, 1e9], np.float32),
-        ([0.1, 1.0], np.float64),
-        ([1e300], np.float64),
-    ):
-        array = np.array(values)
-        assert compact(array).dtype == dtype
-        assert compact(array).tolist() == values
