@@ -5,7 +5,7 @@ import os
 import random
 
 import cocotb
-from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
+from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge, Timer
 
 from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_BEATS, Command
@@ -23,6 +23,8 @@ class Host:
         self.dut = dut
         self.read = []
         self.cycles = 0
+        self.bursts = 0  # READ and WRITE commands that were seen
+        self.refreshes = []  # as many of them came before each REFRESH
         dut.requests__valid.value = 0
         dut.requests__payload.value = 0
         dut.write_data__valid.value = 0
@@ -61,6 +63,10 @@ class Host:
                 position, offered = position + 1, False
             if given and dut.write_data__ready.value:
                 written, given = written + 1, False
+            command = int(dut.command.value)
+            self.bursts += command in (Command.READ.value, Command.WRITE.value)
+            if command == Command.REFRESH.value:
+                self.refreshes.append(self.bursts)
             if dut.read_valid.value:
                 self.read.append(int(dut.read_data.value))
                 last = self.cycles
@@ -103,24 +109,37 @@ async def latency(dut):
 
 @cocotb.test()
 async def phases(dut):
-    """The same stream again and again; a refresh is due a cycle earlier each time."""
+    """The same stream again and again; a refresh is due a cycle earlier each time.
+
+    Reads, or writes that are read afterwards. The first refresh is due `lead` cycles after the
+    stream has begun, the last one with it. Leaves, for each of them, the bursts that had begun.
+    """
     wanted = options()
     host = Host(dut)
     await host.ready()
     numbers = range(wanted["start"], wanted["start"] + wanted["bursts"])
-    expected = [beat(number, index) for number in numbers for index in range(BURST_BEATS)]
+    content = [[beat(number, index) for index in range(BURST_BEATS)] for number in numbers]
+    luck = random.Random(7)
     while dut.command.value != Command.REFRESH.value:
         await FallingEdge(dut.clk)
-    # The next one is due a period after this one, in the middle of the stream.
-    before = wanted["period"] - 4 * BURST_BEATS
-    for _ in range(wanted["phases"]):
-        for _ in range(before):
-            await FallingEdge(dut.clk)
-        host.cycles = 0
+    before = wanted["period"] - wanted["lead"]  # the next one is due a period after this one
+    result = []
+    for _ in range(wanted["lead"] + 1):
+        await Timer(before * wanted["clock_ps"] - wanted["clock_ps"] // 2, "ps")
+        await FallingEdge(dut.clk)
+        host.cycles = host.bursts = 0
         host.read.clear()
-        await host.run([(number, 1, None) for number in numbers])
-        assert host.read == expected
+        host.refreshes.clear()
+        if wanted["write"]:
+            content = [[luck.getrandbits(16) for _ in range(BURST_BEATS)] for _ in numbers]
+            writes = zip(numbers, content, strict=True)
+            await host.run([(at, 1, [word | 3 << 16 for word in beats]) for at, beats in writes])
+        await host.run([(at, 1, None) for at in numbers])
+        assert host.read == [word for beats in content for word in beats]
+        result.append(list(host.refreshes))
         before = wanted["period"] + 1 - host.cycles
+    with open(wanted["result"], "w") as file:
+        json.dump(result, file)
 
 
 @cocotb.test()

@@ -86,12 +86,16 @@ def test_on_icarus(tmp_path):
     run(built, tmp_path, "mixture", seed=9, requests=300, gaps=True)
 
 
-def test_a_refresh_at_any_phase_leaves_a_stream_as_it_is(tmp_path, controller, content):
-    """Of a burst, and of the change of row and bank: at every cycle of 80 around one."""
-    run(
-        controller, tmp_path, "phases", preload=content, start=64 - 6, bursts=20,
-        period=TIMING.refresh_cycles(CLOCK_MHZ), phases=80,
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_refresh_at_any_phase_leaves_a_stream_as_it_is(tmp_path, controller, content, write):
+    """Due at every cycle of twenty bursts, with the change of row and bank behind the sixth."""
+    refreshes = run(
+        controller, tmp_path, "phases", preload=content, start=64 - 6, bursts=20, lead=190,
+        period=TIMING.refresh_cycles(CLOCK_MHZ), clock_ps=7500, write=write,
     )  # fmt: skip
+    assert [len(bursts) for bursts in refreshes] == [1] * 191
+    # Between any two bursts, and before and behind them all.
+    assert {bursts for [bursts] in refreshes} >= set(range(21))
 
 
 RULES = {
