@@ -31,6 +31,7 @@ module sdram #(
     output reg [15:0] dq_out,
     output reg violated
 );
+    localparam integer T_CK = 7000;
     localparam integer T_RCD = 20000, T_RP = 20000, T_RAS = 45000, T_RAS_MAX = 100000000;
     localparam integer T_RC = 67500, T_RRD = 15000, T_RFC = 67500, T_WR = 15000, T_MRD = 15000;
     localparam integer T_REFRESH = 7812500, POSTPONED = 8;
@@ -105,6 +106,7 @@ module sdram #(
         if ($value$plusargs("stuck_data=%d", pin)) data_mask[pin] = 0;
         if ($value$plusargs("stuck_address=%d", pin)) address_mask[pin] = 0;
         if ($value$plusargs("stuck_cell=%h", stuck_cell)) cell_mask[5] = 1;
+        if (CLOCK_PS < T_CK) fail("tCK: the clock is too fast");
     end
 
     // The column wraps within its eight beats.
@@ -157,6 +159,8 @@ module sdram #(
             MODE: begin
                 if (opened != 0) fail("MODE while a bank is open");
                 if (!initialised && refreshes < 2) fail("MODE before two refreshes");
+                for (i = 0; i < 4; i = i + 1)
+                    if (early(precharged[i], T_RP)) fail("tRP: MODE too soon after PRECHARGE");
                 if (address[6:0] != 7'h33) fail("MODE must be CAS latency 3 and burst length 8");
                 mode_set <= now;
                 initialised <= 1;
@@ -177,9 +181,8 @@ module sdram #(
                     if (address[10] || bank == i) begin
                         if (opened[i]) begin
                             if (early(activated[i], T_RAS)) fail("tRAS: PRECHARGE too soon");
-                            if (!early(activated[i], T_RAS_MAX)) fail("tRAS: open for too long");
-                            if (early(written[i], T_WR)) fail("tWR: PRECHARGE too soon after a write");
                             if (write_left > 1 && write_bank == i) fail("PRECHARGE cuts off a write");
+                            if (early(written[i], T_WR)) fail("tWR: PRECHARGE too soon after a write");
                             if (read_left > 3 && read_row[1:0] == i) fail("PRECHARGE cuts off a read");
                             precharged[i] <= now;
                         end
@@ -220,6 +223,8 @@ module sdram #(
             default: ;
         endcase
 
+        for (i = 0; i < 4; i = i + 1)
+            if (opened[i] && !early(activated[i], T_RAS_MAX)) fail("tRAS: a row is open for too long");
         if (initialised && (now - ready) * CLOCK_PS > (refreshes + POSTPONED) * T_REFRESH)
             fail("tREF: refreshes are late");
     end

@@ -10,6 +10,12 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge, Timer
 from hw.sdram import REQUEST
 from hw.sdram_chip import BURST_BEATS, Command
 
+#: Cycles before a command, the command, bank and address: what sets the chip up.
+SETUP = [
+    (12, "PRECHARGE", 0, 1024), (3, "REFRESH", 0, 0), (9, "REFRESH", 0, 0), (9, "MODE", 0, 0x33),
+    (2, "NOP", 0, 0),
+]  # fmt: skip
+
 
 def beat(number, index):
     """The content of a beat that nobody has written, as the preloaded file has it."""
@@ -181,21 +187,21 @@ async def mixture(dut):
 @cocotb.test()
 async def rule(dut):
     """Commands at given cycles after the chip has been set up; the chip must complain."""
-    dut.dq_drive.value = 0
+    drive = options().get("drive", 0)
+    dut.dq_drive.value = drive
+    dut.cke.value = options().get("cke", 1)
     script = [tuple(step) for step in options()["script"]]
-    setup = [(12, "PRECHARGE", 0, 1024), (3, "REFRESH", 0, 0), (9, "REFRESH", 0, 0),
-             (9, "MODE", 0, 0x33), (2, "NOP", 0, 0)]  # fmt: skip
     dut.command.value = Command.NOP.value
     await FallingEdge(dut.rst)
-    for wait, name, bank, address in ([] if options().get("bare") else setup) + script:
+    for wait, name, bank, address in ([] if options().get("bare") else SETUP) + script:
         for _ in range(wait):
             await RisingEdge(dut.clk)
             dut.command.value = Command.NOP.value
         dut.command.value = 6 if name == "STOP" else Command[name].value
         dut.bank.value = bank
         dut.address.value = address
-        dut.dq_drive.value = name == "WRITE"
+        dut.dq_drive.value = drive or name == "WRITE"
     for _ in range(options().get("tail", 20)):
         await RisingEdge(dut.clk)
         dut.command.value = Command.NOP.value
-        dut.dq_drive.value = options().get("drive", 0)
+        dut.dq_drive.value = drive

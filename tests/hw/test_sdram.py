@@ -2,6 +2,7 @@
 """The SDRAM controller against a model of the chip, and the model against the data sheet."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -10,7 +11,7 @@ from hw.sdram_chip import BURST_BEATS, SdramTiming
 from sim.harness import MODELS
 from sim.simulator import SimulationError, build
 from sim.verilog import to_verilog
-from tests.hw.cocotb_sdram import beat
+from tests.hw.cocotb_sdram import SETUP, beat
 
 CLOCK_MHZ = 400 / 3  # 7.5 ns
 TIMING = SdramTiming(power_up=2_500)
@@ -100,16 +101,26 @@ def test_a_refresh_at_any_phase_leaves_a_stream_as_it_is(tmp_path, controller, c
 
 RULES = {
     "time to power up": ([(1, "REFRESH", 0, 0)], {"bare": True}),
+    "a command while the clock is disabled": ([], {"cke": 0}),
+    "MODE before two refreshes": ([*SETUP[:2], SETUP[3]], {"bare": True}),
+    "ACTIVE before the mode is set": ([*SETUP[:3], (9, "ACTIVE", 1, 7)], {"bare": True}),
     "tRCD": ([(5, "ACTIVE", 1, 7), (2, "READ", 1, 0)], {}),
     "tRP: ACTIVE": ([(5, "ACTIVE", 1, 7), (8, "PRECHARGE", 1, 0), (2, "ACTIVE", 1, 8)], {}),
     "tRP: REFRESH": ([(5, "ACTIVE", 1, 7), (9, "PRECHARGE", 1, 0), (2, "REFRESH", 0, 0)], {}),
+    "tRP: MODE": ([(5, "ACTIVE", 1, 7), (9, "PRECHARGE", 1, 0), (2, "MODE", 0, 0x33)], {}),
     "tRAS: PRECHARGE": ([(5, "ACTIVE", 1, 7), (5, "PRECHARGE", 1, 0)], {}),
+    "tRAS: a row is open for too long": (  # with refreshes in advance
+        [*[(9, "REFRESH", 0, 0)] * 8, (9, "ACTIVE", 1, 7)], {"tail": 13_400},
+    ),
     "tRC": ([(5, "ACTIVE", 1, 7), (6, "PRECHARGE", 1, 0), (2, "ACTIVE", 1, 8)], {}),
     "tRRD": ([(5, "ACTIVE", 1, 7), (1, "ACTIVE", 2, 8)], {}),
     "tRFC": ([(5, "REFRESH", 0, 0), (8, "ACTIVE", 1, 8)], {}),
     "tMRD": ([(5, "MODE", 0, 0x33), (1, "ACTIVE", 1, 8)], {}),
     "tWR": (
         [(5, "ACTIVE", 1, 7), (3, "WRITE", 1, 0), (8, "PRECHARGE", 1, 0)], {"drive": 1},
+    ),
+    "PRECHARGE cuts off a write": (
+        [(5, "ACTIVE", 1, 7), (3, "WRITE", 1, 0), (5, "PRECHARGE", 1, 0)], {"drive": 1},
     ),
     "PRECHARGE cuts off a read": (
         [(5, "ACTIVE", 1, 7), (3, "READ", 1, 0), (4, "PRECHARGE", 1, 0)], {},
@@ -120,6 +131,7 @@ RULES = {
     "closed bank": ([(5, "READ", 1, 0)], {}),
     "ACTIVE on an open bank": ([(5, "ACTIVE", 1, 7), (10, "ACTIVE", 1, 8)], {}),
     "REFRESH while a bank is open": ([(5, "ACTIVE", 1, 7), (9, "REFRESH", 0, 0)], {}),
+    "MODE while a bank is open": ([(5, "ACTIVE", 1, 7), (9, "MODE", 0, 0x33)], {}),
     "MODE must be CAS latency 3": ([(5, "MODE", 0, 0x23)], {}),
     "BURST STOP": ([(5, "STOP", 0, 0)], {}),
     "automatic precharge": ([(5, "ACTIVE", 1, 7), (3, "READ", 1, 1024)], {}),
@@ -127,11 +139,15 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def chip(tmp_path_factory):
+def chip_alone(simulator="verilator", defines=None):
     sources = [HERE / "sdram_rules.v", MODELS / "sdram.v", MODELS / "clock.v"]
-    ports = ["clk", "rst", "command", "bank", "address", "dq_drive"]
-    return build(sources, "sdram_rules", ports)
+    ports = ["clk", "rst", "cke", "command", "bank", "address", "dq_drive"]
+    return build(sources, "sdram_rules", ports, simulator=simulator, defines=defines)
+
+
+@pytest.fixture(scope="module")
+def chip():
+    return chip_alone()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -139,6 +155,14 @@ def test_the_chip_complains(tmp_path, chip, rule):
     script, options = RULES[rule]
     with pytest.raises(SimulationError, match=f"Error: SDRAM in cycle [0-9]+: .*{rule}"):
         run(chip, tmp_path, "rule", script=script, **options)
+
+
+@pytest.mark.parametrize(("clock_ps", "accepted"), [(6_999, False), (7_000, True)])
+def test_the_chip_has_a_fastest_clock(tmp_path, clock_ps, accepted):
+    chip = chip_alone("icarus", {"CLOCK_PS": str(clock_ps)})
+    raises = pytest.raises(SimulationError, match="Error: SDRAM in cycle 0: tCK")
+    with nullcontext() if accepted else raises:
+        run(chip, tmp_path, "rule", script=SETUP[:1], bare=True)
 
 
 def test_the_chip_accepts_what_is_just_in_time(tmp_path, chip):
