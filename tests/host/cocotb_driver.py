@@ -16,6 +16,7 @@ from cocotb.utils import get_sim_time
 
 from host.device import Device
 from host.device_errors import DeviceError
+from host.frames import pack_frame
 from isa import checked
 from isa.geometry import TINY
 from isa.image import HEADER_WORDS, build, parse
@@ -56,6 +57,24 @@ class BusTransport:
         await self._bus.idle(200)
 
 
+def go_in_the_middle(transport, frame):
+    """A host that sends START and half of a frame, and is never heard of again.
+
+    Returns the state that it leaves, and what the device says when the watchdog's 2000 cycles are
+    over: its state and its error.
+    """
+    pixels = pack_frame(frame)
+    transport.write(Register.CONTROL, [checked.encode(CONTROL, {**NOTHING, "start": 1})])
+    transport.write(Register.INPUT, pixels[: len(pixels) // 2])
+    left = State(transport.read(Register.STATUS, 1)[0]).name
+    for _ in range(15):
+        transport.wait(0)
+    state, error = (
+        transport.read(register, 1)[0] for register in (Register.STATUS, Register.ERROR)
+    )
+    return [left, State(state).name, ErrorCode(error).name]
+
+
 def use(dut, report):
     """What a program on a computer would do; runs in a thread of its own."""
     image = parse(Path(os.environ["DRIVER_IMAGE"]).read_bytes(), TINY)
@@ -94,6 +113,13 @@ def use(dut, report):
     except DeviceError as error:
         report["lost"] = str(error)
     report["after"] = frame(device, 1)
+
+    report["gone"] = go_in_the_middle(transport, frames[0])
+    before = transport.image_words
+    device = Device(transport)  # of another host
+    device.load_image(image)
+    report["after gone"] = frame(device, 2)
+    report["sent again"] = transport.image_words - before
 
     # An image that is damaged on its way.
     def flip(address, words):
@@ -202,6 +228,13 @@ def use_with_sdram(dut, report):
     except DeviceError as error:
         report["lost"] = str(error)
     report["after lost"] = [result.logits for result in device.classify_all(frames)]
+
+    report["gone"] = go_in_the_middle(transport, frames[0])
+    before = transport.image_words
+    device = connect()
+    device.load_image(image)
+    report["after gone"] = [result.logits for result in device.classify_all(frames[1:])]
+    report["gone, sent again"] = transport.image_words - before
 
 
 async def run(dut, program):

@@ -71,6 +71,13 @@ def test_lost_input_is_explained_and_the_next_frame_works(report):
     check(report["after"], report["expected"][1])
 
 
+def test_a_host_that_goes_in_the_middle_of_a_frame(report):
+    """The next one reads why its frame was aborted, and goes on; the image is still there."""
+    assert report["gone"] == ["RUNNING", "ERROR", "WATCHDOG"]
+    check(report["after gone"], report["expected"][2])
+    assert report["sent again"] == 0
+
+
 def test_a_damaged_image_is_refused(report):
     assert report["damaged"].startswith("Device reports an error: ")
     assert report["damaged"].endswith(("(FRAME_CRC)", "(PACKET)"))
@@ -96,7 +103,7 @@ def test_an_image_for_another_geometry(with_sdram):
     assert with_sdram["after foreign"] == with_sdram["expected"][1]
 
 
-def test_a_host_that_goes_in_the_middle_of_a_frame(with_sdram):
+def test_a_host_that_is_unplugged_while_it_sends_ahead(with_sdram):
     """What it had sent is not in the next host's frame; the image is still there."""
     assert with_sdram["unplugged"] == "unplugged"
     assert with_sdram["after unplugged"] == with_sdram["expected"][0]
@@ -107,6 +114,12 @@ def test_pixels_lost_on_their_way_to_an_sdram(with_sdram):
     text = EXPLANATIONS[ErrorCode.WATCHDOG]
     assert with_sdram["lost"] == f"Device reports an error: {text} (WATCHDOG)"
     assert with_sdram["after lost"] == with_sdram["expected"]
+
+
+def test_a_host_that_goes_in_the_middle_of_a_frame_in_an_sdram(with_sdram):
+    assert with_sdram["gone"] == ["RUNNING", "ERROR", "WATCHDOG"]
+    assert with_sdram["after gone"] == with_sdram["expected"][1:]
+    assert with_sdram["gone, sent again"] == 0
 
 
 @pytest.mark.parametrize(
