@@ -60,6 +60,7 @@ class SimResult:
     ``tails`` what came after the last of them: together they are all of its cycles.
     ``end``: the cycle, counted from the reset, in which the last frame was done.
     ``startup``: the state that came of the image in the flash, with its error, if there was one.
+    ``golden``: the frames of the golden model that the core's were compared with.
     """
 
     logits: IntArray
@@ -75,6 +76,7 @@ class SimResult:
     differences: list[str]
     end: int
     startup: tuple[State, ErrorCode] | None = None
+    golden: Sequence[GoldenFrame] = ()
 
     @property
     def first(self) -> str | None:
@@ -198,6 +200,7 @@ def collect(
         mismatches=mismatches,
         differences=differences[:KEEP],
         end=records[-1].cycle,
+        golden=expected,
     )
 
 

@@ -1,13 +1,16 @@
 """Simulate the gateware on a network and compare every layer with the golden model, bit for bit.
 
-Logits are compared with those of the integer PyTorch model as well. OUT is {"layers": n,
-"compared_values": n, "mismatches": 0, "cycles": n}; cycles are those of all frames. The first
-difference is named, and the exit status is 1.
+Every layer of the golden model, and the gateware's logits, are compared with the integer PyTorch
+model as well. OUT is {"layers": n, "compared_values": n, "mismatches": 0, "cycles": n}; cycles are
+those of all frames. The first difference is named, and the exit status is 1.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from host.arguments import (
     add_board,
@@ -23,7 +26,10 @@ from host.arguments import (
 from host.checkpoints import checkpoint_of
 from host.images import Pixels
 from host.models import geometry_named, images_for, stream_rate
-from isa.fixed import IntArray
+
+if TYPE_CHECKING:
+    from sim.pytorch import MapsComparison
+    from sim.runner import SimResult
 
 HELP = "simulate the gateware and compare every layer"
 DEFAULT_IMAGES = 20
@@ -74,18 +80,19 @@ def run(args: argparse.Namespace) -> int:
             stalls=Stalls(args.stalls),
             progress=progress,
         )
-    wrong = differences_from_pytorch(checkpoint, images.pixels, result.logits)
-    differences = [*result.differences, *wrong]
+    from_pytorch = compare_with_pytorch(checkpoint, images.pixels, result)
+    differences = [*result.differences, *from_pytorch.differences]
     summary = {
         "layers": result.layers,
-        "compared_values": result.compared_values + result.logits.size,
-        "mismatches": result.mismatches + len(wrong),
+        "compared_values": result.compared_values + from_pytorch.compared,
+        "mismatches": result.mismatches + from_pytorch.mismatches,
         "cycles": int(sum(result.cycles)),
     }
     write_json(args.json, summary)
     say(
-        f"{len(images)} images, {result.layers} layers: {summary['compared_values']} values "
-        f"compared, {summary['mismatches']} mismatches, {summary['cycles']} cycles",
+        f"{len(images)} images, {result.layers} layers, each against golden model and integer "
+        f"PyTorch: {summary['compared_values']} values compared, {summary['mismatches']} "
+        f"mismatches, {summary['cycles']} cycles",
         args,
     )
     if differences:
@@ -99,13 +106,27 @@ def default_images(estimate: int) -> int:
     return min(DEFAULT_IMAGES, max(LEAST_IMAGES, DEFAULT_CYCLES // estimate))
 
 
-def differences_from_pytorch(checkpoint: Path, pixels: Pixels, logits: IntArray) -> list[str]:
-    """What the integer PyTorch model says otherwise, one line for each logit."""
-    from rbonn_train.evaluate import predict
+def compare_with_pytorch(checkpoint: Path, pixels: Pixels, result: "SimResult") -> "MapsComparison":
+    """The integer PyTorch model beside a simulation: every map of the golden model, which the
+    gateware's were compared with, and the logits that were read of the gateware."""
+    from isa.checkpoint import read_checkpoint
+    from isa.folding import fold_network
+    from rbonn_train.integer import IntegerNetwork
+    from sim.pytorch import LOGITS, MapsComparison, compare_maps, map_layers
 
-    expected, _ = predict(checkpoint, pixels, "integer")
-    return [
-        f"Frame {frame}, logit of class {index}: {expected[frame, index]} in PyTorch, "
-        f"{logits[frame, index]} in the gateware"
-        for frame, index in zip(*(expected != logits).nonzero(), strict=True)
-    ]
+    network = IntegerNetwork(fold_network(*read_checkpoint(checkpoint)))
+    compared = mismatches = 0
+    differences: list[str] = []
+    for frame, layers in enumerate(map_layers(result.golden)):
+        expected = network.trace(pixels[frame : frame + 1])
+        maps = compare_maps(frame, layers, expected)
+        logits = expected[LOGITS].residual[0].numpy()
+        wrong = [
+            f"Frame {frame}, logit of class {index}: {logits[index]} in PyTorch, "
+            f"{result.logits[frame, index]} in the gateware"
+            for index in np.flatnonzero(logits != result.logits[frame])
+        ]
+        compared += maps.compared + logits.size
+        mismatches += maps.mismatches + len(wrong)
+        differences += [*maps.differences, *wrong]
+    return MapsComparison(compared, mismatches, tuple(differences))

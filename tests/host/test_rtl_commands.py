@@ -9,7 +9,7 @@ from host import cli
 from host.commands.sim import default_images
 from isa.checkpoint import write_checkpoint
 from isa.geometry import GEOMETRIES
-from rbonn_train.evaluate import predict
+from rbonn_train.integer import IntegerNetwork
 from tests.geometries import TINY_SDRAM
 from tests.networks import random_checkpoint, random_frames, small_network, write_model
 
@@ -63,15 +63,34 @@ def test_sim_takes_fewer_images_of_a_large_network():
     ]  # fmt: skip
 
 
-def test_sim_compares_logits_with_pytorch(model, capsys, monkeypatch):
-    def other(checkpoint, pixels, arith):
-        logits, maps = predict(checkpoint, pixels, arith)
-        logits[1, 2] += 1
-        return logits, maps
+@pytest.mark.parametrize(
+    ("name", "bits", "said"),
+    [
+        ("blocks.1", False, "blocks.1, residual at pixel (3, 2), channel 1: "),
+        ("stem", True, "stem, bit at pixel (3, 2), channel 1: "),
+        ("fc", False, "logit of class 1: "),
+    ],
+)
+def test_sim_compares_every_layer_with_pytorch(model, capsys, monkeypatch, name, bits, said):
+    right = IntegerNetwork.trace
+    traced = []
 
-    monkeypatch.setattr("rbonn_train.evaluate.predict", other)
-    assert cli.main(["sim", *model]) == 1
-    assert capsys.readouterr().err.startswith("rbonn: error: Frame 1, logit of class 2: ")
+    def wrong(self, images):
+        found = right(self, images)
+        traced.append(images)
+        maps = found[name].bits if bits else found[name].residual
+        if len(traced) == 2:
+            maps[(0, 3, 2, 1) if maps.ndim == 4 else (0, 1)] ^= 1
+        return found
+
+    monkeypatch.setattr(IntegerNetwork, "trace", wrong)
+    assert cli.main(["sim", *model, "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["mismatches"] == 1
+    lines = captured.err.splitlines()
+    assert "each against golden model and integer PyTorch: " in lines[0]
+    assert lines[1].startswith(f"rbonn: error: Frame 1, {said}")
+    assert " in PyTorch, " in lines[1]
 
 
 def test_sim_names_the_first_difference(model, capsys, monkeypatch):
