@@ -69,6 +69,13 @@ def checkpoint_path(
     return path if calibration is None else _calibrated(path, calibration)
 
 
+def label(checkpoint: Path) -> str:
+    """What the lines end with that say what came of a checkpoint of ours."""
+    from isa.checkpoint import read_info
+
+    return ", UNTRAINED" if read_info(checkpoint).untrained else ""
+
+
 def _shipped(model: str, name: str, calibrated: bool) -> Path:
     folder = Path(model).parent if model.endswith(".yaml") else MODELS
     path = folder / f"{name}.safetensors"
@@ -94,11 +101,10 @@ def _of_model(model: str, path: Path, *, scales_count: bool) -> Path:
     the model's input size if that is all that differs. Raises UserError."""
     from isa.checkpoint import read_info
 
-    wanted, held = network_of(model), read_info(path).network
+    info = read_info(path)
+    wanted, held = network_of(model), info.network
     fields = [field.name for field in dataclasses.fields(wanted) if field.name != "name"]
     different = [name for name in fields if getattr(wanted, name) != getattr(held, name)]
-    if not different:
-        return path
     for name in different:
         if name != "input_size":
             raise UserError(
@@ -106,6 +112,10 @@ def _of_model(model: str, path: Path, *, scales_count: bool) -> Path:
                 f"{_written(getattr(wanted, name))}, not {_written(getattr(held, name))}: give "
                 f"another --checkpoint, or the --model that this one was trained as"
             )
+    if info.untrained:
+        print(f"{path}: seeded weights, UNTRAINED", file=sys.stderr)
+    if not different:
+        return path
     (old_height, old_width), (height, width) = held.input_size, wanted.input_size
     print(
         f"{path}: trained for {old_height} x {old_width} pixels, taken for {height} x {width}, "

@@ -173,7 +173,7 @@ def golden(figures: Figures) -> str:
     head = ["network", "golden, frames/s", "PyTorch float32, frames/s", "ratio", "on"]
     rows = [
         [
-            b["model"],
+            _network(b),
             f"{b['golden_fps']:,.1f}",
             f"{b['float_fps']:,.1f}",
             f"{b['golden_over_float']:.2f}",
@@ -182,6 +182,33 @@ def golden(figures: Figures) -> str:
         for b in found
     ]
     return _table(head, rows)
+
+
+def board(figures: Figures) -> str:
+    """A board with an SDRAM and the way to it, as `rbonn bench board-sim` simulated them."""
+    found = [bench for bench in figures.benches if bench["what"] == "board-sim"]
+    if not found:
+        return "*Not measured yet: `rbonn bench board-sim`, then `rbonn report`.*"
+    head = ["network, board", "frames in the SDRAM, frames/s",
+            "with starts and largest logits over the UART", "bytes a frame",
+            "end to end with pixels", "bytes a frame"]  # fmt: skip
+    rows = [
+        [
+            f"{_network(b)}, {b['board']}",
+            f"{b['kernel_fps']:,.1f}",
+            f"{b['batch_fps']:,.1f}",
+            f"{b['batch_bytes_per_frame']:,}",
+            f"{b['end_to_end_fps']:,.2f}",
+            f"{b['bytes_per_frame']:,}",
+        ]
+        for b in found
+    ]
+    return _table(head, rows)
+
+
+def _network(bench: Mapping[str, Any]) -> str:
+    """The network's name, and that its weights are seeded ones if they are."""
+    return f"{bench['model']} (untrained)" if bench.get("untrained") else str(bench["model"])
 
 
 def training_cost(figures: Figures) -> str:
@@ -218,6 +245,7 @@ BLOCKS: Mapping[str, Callable[[Figures], str]] = {
     "accuracy": accuracy,
     "routing": routing,
     "golden": golden,
+    "board": board,
     "training_cost": training_cost,
 }
 

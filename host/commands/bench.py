@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     geometry = geometry_named(args.board, args.model)
     checkpoint = checkpoint_of(args)
     from compiler.pipeline import compile_network
+    from isa.checkpoint import read_info
 
     source = source_of(args, geometry)
     compiled = compile_network(
@@ -103,7 +104,11 @@ def run(args: argparse.Namespace) -> int:
         stream_rate=stream_rate(geometry, source),
         verify=False,
     )
-    result: dict[str, Any] = {"model": args.model, "board": geometry.name}
+    result: dict[str, Any] = {
+        "model": args.model,
+        "board": geometry.name,
+        "untrained": read_info(checkpoint).untrained,
+    }
     if args.what == "golden":
         keep(args, result | golden_alone(args, checkpoint, compiled, geometry))
     elif args.what == "board-sim":

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from host.arguments import add_images
-from host.checkpoints import checkpoint_path, is_released
+from host.checkpoints import checkpoint_path, is_released, label
 from host.errors import UserError
 from host.models import images_for
 
@@ -50,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
     out = calibrate(path, images.pixels, Path(args.out))
     print(
         f"{out}: calibrated with {len(images)} images; measure it with `rbonn eval`, "
-        f"or with `rbonn run` on labelled images"
+        f"or with `rbonn run` on labelled images{label(out)}"
     )
     return 0

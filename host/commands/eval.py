@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from host.arguments import add_board, add_json, add_model, say, write_json
-from host.checkpoints import checkpoint_of
+from host.checkpoints import checkpoint_of, label
 from host.models import geometry_named
 from isa.geometry import Geometry
 from isa.registers import Source
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         result = _golden(checkpoint, geometry_named(args.board, args.model), data)
     else:
         result = evaluate(checkpoint, args.arith, data, progress=sys.stderr.isatty())
-    say(f"accuracy: {result['accuracy']:.4f} over {result['images']} images", args)
+    accuracy, count = result["accuracy"], result["images"]
+    say(f"accuracy: {accuracy:.4f} over {count} images{label(checkpoint)}", args)
     write_json(args.json, result)
     return 0
 

@@ -6,6 +6,7 @@ there is no clock (float, integer, golden).
 """
 
 import argparse
+from pathlib import Path
 
 from host import backends
 from host.arguments import (
@@ -18,7 +19,7 @@ from host.arguments import (
     source_of,
     write_json,
 )
-from host.checkpoints import checkpoint_of
+from host.checkpoints import checkpoint_of, label
 from host.errors import UserError
 from host.models import geometry_named, images_for, labelled, read_image, stream_rate
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     backend = backends.check_name(args.backend)
+    checkpoint: Path | None = None  # an image file does not say what it was made of
     if (args.model is None) == (args.image_file is None):
         raise UserError("Give either --model or --image-file")
     if backends.is_pytorch(backend):
@@ -71,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
         say(f"... and {len(images) - SHOWN} more", args)
     images = labelled(images, args.images, len(results.logits[0]))
     accuracy = images.accuracy(results.classes)
+    summary = f"{len(images)} images{'' if checkpoint is None else label(checkpoint)}"
     if accuracy is not None:
-        say(f"accuracy: {accuracy:.4f} over {len(images)} images", args)
+        say(f"accuracy: {accuracy:.4f} over {summary}", args)
+    else:
+        say(summary, args)
     write_json(args.json, results.to_json())
     return 0

@@ -23,7 +23,7 @@ from host.arguments import (
     source_of,
     write_json,
 )
-from host.checkpoints import checkpoint_of
+from host.checkpoints import checkpoint_of, label
 from host.images import Pixels
 from host.models import geometry_named, images_for, stream_rate
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     say(
         f"{len(images)} images, {result.layers} layers, each against golden model and integer "
         f"PyTorch: {summary['compared_values']} values compared, {summary['mismatches']} "
-        f"mismatches, {summary['cycles']} cycles",
+        f"mismatches, {summary['cycles']} cycles{label(checkpoint)}",
         args,
     )
     if differences:

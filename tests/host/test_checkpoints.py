@@ -15,10 +15,11 @@ from host import checkpoints, cli
 from host.checkpoints import checkpoint_path
 from host.errors import UserError
 from host.models import MODELS, ROOT, Deployment, deployment
+from host.numbers import kept_benches
 from isa.checkpoint import read_checkpoint, read_info, write_checkpoint
 from isa.geometry import ULX3S_85F
 from isa.image import parse
-from isa.network import Stem, network_from_dict
+from isa.network import UNTRAINED, Stem, network_from_dict
 from tests.networks import random_checkpoint
 from tests.rbonn_train.test_released import authors, images, save
 
@@ -295,6 +296,46 @@ def test_what_seeded_weights_made_says_untrained(model, released, typical, tmp_p
     assert cli.main([*command, "--checkpoint", str(released), "--calibration", str(typical)]) == 0
     assert capsys.readouterr().out.endswith(" for ulx3s-85f\n")
     assert json.loads(out.with_suffix(".json").read_text())["untrained"] is False
+
+
+def test_a_file_of_seeded_weights_says_untrained(model, tmp_path, capsys, monkeypatch):
+    """Given or beside the model; in what `rbonn bench` keeps as well."""
+    path = tmp_path / "ours.safetensors"
+    info, tensors = ours()
+    write_checkpoint(path, dataclasses.replace(info, training={UNTRAINED: 0}), tensors)
+    common = ["--model", str(model), "--checkpoint", str(path), "--board", "ulx3s-85f"]
+    run = ["run", *common, "--backend", "golden", "--limit", "2"]
+    said = f"{path}: seeded weights, UNTRAINED\n"
+    assert cli.main(run) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith(" over 2 images, UNTRAINED\n")
+    assert captured.err == said
+    bench = ["bench", "golden", *common, "--build", str(tmp_path / "build"), "--json", "-"]
+    monkeypatch.setattr("host.commands.bench.golden_alone", lambda *_: {"golden_fps": 1.0})
+    assert cli.main(bench) == 0
+    captured = capsys.readouterr()
+    assert captured.err == said
+    assert json.loads(captured.out)["untrained"] is True
+    assert kept_benches(tmp_path / "build") == [json.loads(captured.out)]
+    out = tmp_path / "out.safetensors"
+    calibrate = ["calibrate", "--checkpoint", str(path), "-o", str(out), "--limit", "2"]
+    assert cli.main(calibrate) == 0
+    assert capsys.readouterr().out.endswith(", UNTRAINED\n")
+    monkeypatch.setattr(
+        "rbonn_train.evaluate.evaluate", lambda *_, **__: {"accuracy": 0, "images": 5}
+    )
+    evaluate = ["eval", "--model", str(model), "--arith", "float"]
+    assert cli.main([*evaluate, "--checkpoint", str(path)]) == 0
+    assert capsys.readouterr().out == "accuracy: 0.0000 over 5 images, UNTRAINED\n"
+    # Beside the model; and weights that have been trained are not called so.
+    path.rename(model.with_suffix(".safetensors"))
+    assert cli.main(evaluate) == 0
+    assert capsys.readouterr().err == said.replace("ours.", "mine.")
+    write_checkpoint(model.with_suffix(".safetensors"), info, tensors)
+    assert cli.main(evaluate) == 0
+    assert capsys.readouterr() == ("accuracy: 0.0000 over 5 images\n", "")
+    assert cli.main(["run", "--model", str(model), "--backend", "float", "--limit", "2"]) == 0
+    assert capsys.readouterr().out.endswith(" over 2 images\n")
 
 
 def test_accuracy_is_not_that_of_another_data_set(model, capsys):

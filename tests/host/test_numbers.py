@@ -41,6 +41,23 @@ BENCHES = [
         "torch": "2.1",
     },
     {
+        "what": "board-sim",
+        "model": "large",
+        "board": "ulx3s-85f",
+        "untrained": True,
+        "batch_bytes_per_frame": 228,
+        "batch_fps": 58.01,
+        "bytes_per_frame": 164420,
+        "clock_mhz": 80.0,
+        "cycles_start_to_start": 1318191,
+        "end_to_end_fps": 1.825,
+        "kernel_fps": 60.69,
+        "uart_baud": 3000000,
+        "threads": 2,
+        "cpu": "Some CPU",
+        "torch": "2.1",
+    },
+    {
         "what": "train",
         "model": "net",
         "method": "paper",
@@ -99,7 +116,7 @@ def test_unknown_block():
         numbers.fill("<!-- numbers:speed -->\n<!-- /numbers -->", numbers.Figures())
     assert str(caught.value) == (
         "Block of numbers must be one of results, efficiency, schedule, resources, accuracy, "
-        "routing, golden, training_cost, not 'speed'"
+        "routing, golden, board, training_cost, not 'speed'"
     )
 
 
@@ -122,8 +139,24 @@ def test_seeds_of_a_sweep():
 def test_what_benches_measured():
     on = "2 threads of Some CPU, torch 2.1"
     assert f"| net | 155.7 | 58.1 | 2.68 | {on} |" in numbers.golden(FIGURES)
+    board = "| large (untrained), ulx3s-85f | 60.7 | 58.0 | 228 | 1.82 | 164,420 |"
+    assert numbers.board(FIGURES).splitlines()[2:] == [board]
     row = f"| net, paper | 64, float32 | 249 ms | 1.09 | 1.23 | 0.98 | {on} |"
     assert row in numbers.training_cost(FIGURES)
+
+
+@pytest.mark.parametrize("block", ["golden", "board"])
+@pytest.mark.parametrize("untrained", [True, False])
+def test_seeded_weights_are_labelled_in_what_benches_measured(block, untrained):
+    benches = [{**bench, "untrained": untrained} for bench in BENCHES]
+    text = numbers.BLOCKS[block](numbers.Figures(benches=benches))
+    assert text.count("(untrained)") == untrained
+
+
+def test_boards_that_nobody_measured():
+    assert numbers.board(numbers.Figures()) == (
+        "*Not measured yet: `rbonn bench board-sim`, then `rbonn report`.*"
+    )
 
 
 def test_damaged_bench_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """`rbonn run --backend rtl` and `rbonn sim` on a tiny network."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from host import cli
 from host.commands.sim import default_images
 from isa.checkpoint import write_checkpoint
 from isa.geometry import GEOMETRIES
+from isa.network import UNTRAINED
 from rbonn_train.integer import IntegerNetwork
 from tests.geometries import TINY_SDRAM
 from tests.networks import random_checkpoint, random_frames, small_network, write_model
@@ -20,7 +22,9 @@ FRAMES = random_frames(NETWORK, 2)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rtl")
-    write_checkpoint(folder / "net.safetensors", *random_checkpoint(NETWORK))
+    info, tensors = random_checkpoint(NETWORK)
+    info = dataclasses.replace(info, training={UNTRAINED: 0})
+    write_checkpoint(folder / "net.safetensors", info, tensors)
     np.savez(folder / "frames.npz", images=FRAMES)
     name = write_model(folder / "net.yaml", NETWORK)
     return [
@@ -42,7 +46,9 @@ def test_rtl_equals_integer(model, tmp_path):
 
 def test_sim(model, capsys):
     assert cli.main(["sim", *model, "--json", "-"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].endswith(" cycles, UNTRAINED")
+    result = json.loads(captured.out)
     assert set(result) == {"layers", "compared_values", "mismatches", "cycles"}
     assert result["mismatches"] == 0
     assert result["layers"] == 11
@@ -88,9 +94,10 @@ def test_sim_compares_every_layer_with_pytorch(model, capsys, monkeypatch, name,
     captured = capsys.readouterr()
     assert json.loads(captured.out)["mismatches"] == 1
     lines = captured.err.splitlines()
-    assert "each against golden model and integer PyTorch: " in lines[0]
-    assert lines[1].startswith(f"rbonn: error: Frame 1, {said}")
-    assert " in PyTorch, " in lines[1]
+    assert lines[0].endswith("net.safetensors: seeded weights, UNTRAINED")
+    assert "each against golden model and integer PyTorch: " in lines[1]
+    assert lines[2].startswith(f"rbonn: error: Frame 1, {said}")
+    assert " in PyTorch, " in lines[2]
 
 
 def test_sim_names_the_first_difference(model, capsys, monkeypatch):
@@ -107,5 +114,5 @@ def test_sim_names_the_first_difference(model, capsys, monkeypatch):
     monkeypatch.setattr(Golden, "run", wrong)
     assert cli.main(["sim", *model, "--limit", "1"]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("rbonn: error: Frame 0, layer 0 (stem), residual at pixel (0, 0)")
+    assert len(lines) == 2
+    assert lines[1].startswith("rbonn: error: Frame 0, layer 0 (stem), residual at pixel (0, 0)")
