@@ -122,16 +122,17 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
             return result
 
     work = _work_dir(Path(cache), digest)
-    (work / "top.il").write_text(sources.rtlil)
-    (work / "top.lpf").write_text(sources.lpf)
-    report("synthesise", "pyosys")
-    synthesise(
-        work / "top.il",
-        json=work / "top.json",
-        sites=sites,
-        log=work / "synth.log",
-        on_line=lambda line: _report_pass(line, report),
-    )
+    if not _synthesised(work):
+        (work / "top.il").write_text(sources.rtlil)
+        (work / "top.lpf").write_text(sources.lpf)
+        report("synthesise", "pyosys")
+        synthesise(
+            work / "top.il",
+            json=work / "top.json",
+            sites=sites,
+            log=work / "synth.log",
+            on_line=lambda line: _report_pass(line, report),
+        )
     routed = route_best(
         work / "top.json",
         work / "top.lpf",
@@ -162,16 +163,26 @@ def build_bitstream(top, board, *, clock_mhz=None, cache=CACHE, seed=None, sweep
 
 
 def _work_dir(cache, digest):
-    """An empty folder for this process; those of dead processes for the same digest go."""
-    for old in cache.glob(f"{digest}.part-*"):
-        if not _alive(int(old.name.rpartition("-")[2])):
-            shutil.rmtree(old)
+    """A folder for this process: that of one which was interrupted while it routed the same
+    digest, or an empty one. Others of dead processes go."""
     work = cache / f"{digest}.part-{os.getpid()}"
     if work.exists():
         # An earlier attempt of this very process failed.
         shutil.rmtree(work)
-    work.mkdir(parents=True)
+    for old in cache.glob(f"{digest}.part-*"):
+        if _alive(int(old.name.rpartition("-")[2])):
+            continue
+        if _synthesised(old) and not work.exists():
+            os.replace(old, work)
+        else:
+            shutil.rmtree(old)
+    work.mkdir(parents=True, exist_ok=True)
     return work
+
+
+def _synthesised(work):
+    """Whether a folder has a complete netlist: routing has begun."""
+    return any(work.glob("route-*.log"))
 
 
 def _alive(pid):

@@ -12,6 +12,9 @@ RETRY_SEEDS = 8
 # Rounds of rerouting that leave as many arcs late as before, until the router is stopped: by itself
 # it would try a thousand. Those that met timing in the end had 22 of them at most.
 STALLED_ROUNDS = 100
+# What a log ends with, once its seed need not be tried again: our words and nextpnr's.
+STOPPED = "Stopped: no progress."
+ENDS = (STOPPED, "Info: Program finished normally.")
 # nextpnr rounds a constraint to whole picoseconds of period.
 CONSTRAINT_TOLERANCE = 1e-3
 # Names in our reports, and the cells that nextpnr counts. COMB is every LUT4 site in use: as
@@ -114,19 +117,40 @@ def parse_report(text):
 _LATE = re.compile(r"Info:\s+iter=\d+ .*overused=0 .*tmgfail=([1-9]\d*)")
 
 
-class _Patience:
-    """Counts the rounds in which only late arcs are left, and as many as before."""
+class _Stalled(Exception):
+    """The router goes round in circles."""
+
+
+class _Log:
+    """nextpnr's log, read line by line.
+
+    `missed`: how timing was missed, or None. `stalled`: only late arcs are left, and as many as
+    STALLED_ROUNDS rounds before.
+    """
 
     def __init__(self):
-        self._late, self._rounds = None, 0
+        self.missed = None
+        self._said = self._late = None
+        self._rounds = 0
 
-    def ends(self, line):
-        """Whether with `line` of the log there have been STALLED_ROUNDS of them."""
-        if "iter=" not in line:
-            return False
-        late = match.group(1) if (match := _LATE.match(line)) else None
-        self._rounds = self._rounds + 1 if late is not None and late == self._late else 0
-        self._late = late
+    def hear(self, line):
+        """Takes a line; returns what it says about progress, in a few words, or None."""
+        if line.startswith("ERROR: Max frequency") and "(FAIL at" in line:
+            self.missed = line.removeprefix("ERROR: ")
+        elif line == "ERROR: giving up" and self._said is not None:
+            self.missed = f"gave up after {self._said}"
+        elif line == STOPPED:
+            self.missed = f"no progress in {STALLED_ROUNDS} rounds, at {self._said}"
+        words = describe(line)
+        self._said = words or self._said
+        if "iter=" in line:
+            late = match.group(1) if (match := _LATE.match(line)) else None
+            self._rounds = self._rounds + 1 if late is not None and late == self._late else 0
+            self._late = late
+        return words
+
+    @property
+    def stalled(self):
         return self._rounds >= STALLED_ROUNDS
 
 
@@ -142,47 +166,49 @@ def route(netlist, lpf, board, *, seed, out_dir, on_step=None):
     """Place and route `netlist` (JSON) on `board` with `seed`; both files are within `out_dir`.
 
     Writes route-SEED.config and route-SEED.log to `out_dir`; returns (config path, RouteReport).
-    `on_step` is called with a few words at each step of progress. TimingError if a clock misses
-    its constraint, BuildError if anything else fails.
+    `on_step` is called with a few words at each step of progress. What an earlier run with this
+    seed has left there is taken, if it came to its end. TimingError if a clock misses its
+    constraint, BuildError if anything else fails.
     """
     out_dir = Path(out_dir)
     config = out_dir / f"route-{seed}.config"
     report = out_dir / f"route-{seed}.json"
     log = out_dir / f"route-{seed}.log"
-    missed = []
-    said = None
-    patience = _Patience()
+    said = _Log()
+    if log.is_file() and (text := log.read_text(errors="replace").rstrip()).endswith(ENDS):
+        for line in text.splitlines():
+            said.hear(line)
+        if said.missed is None and config.is_file() and report.is_file():
+            return config, parse_report(report.read_text())
 
     def on_line(line):
-        nonlocal said
-        if line.startswith("ERROR: Max frequency") and "(FAIL at" in line:
-            missed.append(line.removeprefix("ERROR: "))
-        elif line == "ERROR: giving up" and said is not None:
-            missed.append(f"gave up after {said}")
-        words = describe(line)
-        if words is not None:
-            said = words
-            if on_step is not None:
-                on_step(words)
-        if patience.ends(line):
-            missed.append(f"no progress in {STALLED_ROUNDS} rounds, at {said}")
-            raise BuildError("place and route was stopped")
+        words = said.hear(line)
+        if words is not None and on_step is not None:
+            on_step(words)
+        if said.stalled:
+            raise _Stalled
 
     command = yowasp_command("nextpnr-ecp5")
     command += board.nextpnr_options
     # By name: the WebAssembly sandbox shows the working folder, but hides the system's /tmp.
     command += ["--json", Path(netlist).name, "--lpf", Path(lpf).name]
     command += ["--seed", str(seed), "--textcfg", config.name, "--report", report.name]
-    try:
-        run_tool("place and route", command, log=log, cwd=out_dir, on_line=on_line, terminal=True)
-    except BuildError:
-        if missed:
-            raise TimingError(
-                f"place and route missed timing with seed {seed}: "
-                f"{missed[-1]} (see {log.resolve()})"
-            ) from None
-        raise
-    return config, parse_report(report.read_text())
+    if said.missed is None:
+        try:
+            run_tool(
+                "place and route", command, log=log, cwd=out_dir, on_line=on_line, terminal=True
+            )
+            return config, parse_report(report.read_text())
+        except _Stalled:
+            said.hear(STOPPED)
+            with log.open("a") as out:
+                out.write(f"{STOPPED}\n")
+        except BuildError:
+            if said.missed is None:
+                raise
+    raise TimingError(
+        f"place and route missed timing with seed {seed}: {said.missed} (see {log.resolve()})"
+    )
 
 
 def route_best(netlist, lpf, board, *, seed, out_dir, clock_mhz, sweep=0, on_step=None):

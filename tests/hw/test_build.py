@@ -131,6 +131,19 @@ def test_leftovers_of_dead_processes_go(tmp_path, fake_flow):
     assert [path.name for path in cache.iterdir()] == [digest]
 
 
+def test_an_interrupted_routing_goes_on_with_its_netlist(tmp_path, fake_flow):
+    digest = build_bitstream(Echo(BOARD), BOARD, cache=tmp_path / "a").digest
+    cache = tmp_path / "b"
+    left = cache / f"{digest}.part-{2**22 + 1}"
+    left.mkdir(parents=True)
+    (left / "route-7.log").write_text("Info: as far as it came\n")
+    fake_flow.clear()
+    result = build_bitstream(Echo(BOARD), BOARD, cache=cache)
+    assert fake_flow == [f"route seed {BOARD.seed} sweep 0", "pack"]
+    assert result.bitstream.with_name("route-7.log").is_file()
+    assert [path.name for path in cache.iterdir()] == [digest]
+
+
 def test_routing_at_another_clock_than_the_one_that_runs_is_an_error(tmp_path, fake_flow):
     with pytest.raises(BuildError) as error:
         build_bitstream(Echo(BOARD), BOARD, cache=tmp_path, clock_mhz=50.0)

@@ -203,6 +203,33 @@ def test_a_router_that_goes_on_is_left_alone(changing, tmp_path, monkeypatch):
     )
 
 
+END = "Info: Program finished normally."
+FAIL = "ERROR: Max frequency for clock 'clk': 55.00 MHz (FAIL at 60.00 MHz)"
+CIRCLES = ["Info:     iter=1 wires=1 overused=0 overuse=0 tmgfail=1 archfail=NA"] * 300
+
+
+@pytest.mark.parametrize("lines", [[FAIL, END], CIRCLES])
+def test_a_seed_that_missed_is_not_tried_again(lines, tmp_path, monkeypatch):
+    script(monkeypatch, f"print(*{lines!r}, sep='\\n'); raise SystemExit(1)")
+    with pytest.raises(TimingError) as first:
+        route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    script(monkeypatch, "raise SystemExit('started again')")
+    with pytest.raises(TimingError) as again:
+        route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    assert str(again.value) == str(first.value)
+
+
+@pytest.mark.parametrize(("log", "runs"), [(f"Info: route\n{END}\n", 0), ("Info: route\n", 1)])
+def test_a_routed_seed_is_taken_if_it_came_to_its_end(log, runs, tmp_path, monkeypatch):
+    (tmp_path / "route-4.log").write_text(log)
+    (tmp_path / "route-4.config").write_text("config")
+    (tmp_path / "route-4.json").write_text(json.dumps(REPORT))
+    script(monkeypatch, "open('ran', 'w')")
+    config, report = route("n.json", "l.lpf", BOARD, seed=4, out_dir=tmp_path)
+    assert (config.read_text(), report) == ("config", parse_report(json.dumps(REPORT)))
+    assert len(list(tmp_path.glob("ran"))) == runs
+
+
 def test_other_failures_are_not_retried(tmp_path, monkeypatch):
     script(monkeypatch, "print('ERROR: no such pin'); raise SystemExit(255)")
     with pytest.raises(BuildError) as error:
