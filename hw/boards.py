@@ -85,7 +85,7 @@ BOARDS = {
             algorithms=("--placer", "static", "--router", "router2", "--tmg-ripup"),
             floorplan=sites,
             idcode=0x41113043,
-            seed=3,
+            seed=4,
             **_ULX3S,
         ),
     )
