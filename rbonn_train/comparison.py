@@ -15,8 +15,9 @@ from rbonn_train.grid import Row, Spec
 # Student's t, 95 % of both sides, by degrees of freedom from 1; more than nine count as nine.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MEASURE = "accuracy_integer"
-COLUMNS = {MEASURE: "test, integer %", "accuracy_float": "test, float %",
-           "train_accuracy": "training %"}  # fmt: skip
+FLOAT = "accuracy_float"
+COLUMNS = {MEASURE: "test, integer %", FLOAT: "test, float %", "train_accuracy": "training %"}
+COST = "integer − float"
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "not measurable", "open: two seeds at least"
 
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 860, 230, 30, 24, 34, 40
@@ -54,16 +55,23 @@ def verdict(values: Sequence[float]) -> str:
 
 
 def table(spec: Spec, rows: Sequence[Row]) -> str:
-    """Mean and deviation of every cell, as Markdown."""
+    """Mean and deviation of every cell, and what integers cost it, in points, as Markdown."""
 
     def entry(values: Sequence[float]) -> str:
         spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
         return f"{100 * statistics.fmean(values):.2f}{spread}"
 
-    lines = [f"| recipe | runs | {' | '.join(COLUMNS.values())} |", "|---|---:|---:|---:|---:|"]
+    def cost(own: Sequence[Row]) -> str:
+        points = statistics.fmean(100 * (float(row[MEASURE]) - float(row[FLOAT])) for row in own)
+        return f"{round(points, 2) + 0.0:+.2f}"  # never -0
+
+    lines = [f"| recipe | runs | {' | '.join([*COLUMNS.values(), COST])} |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
     for cell in spec.cells:
         own = [row for row in rows if row["cell"] == cell]
-        entries = [entry([float(row[n]) for row in own]) if own else "–" for n in COLUMNS]
+        entries = ["–"] * (len(COLUMNS) + 1)
+        if own:
+            entries = [*(entry([float(row[n]) for row in own]) for n in COLUMNS), cost(own)]
         lines.append(f"| {cell} | {len(own)} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
 
@@ -111,7 +119,8 @@ def document(spec: Spec, source: Path, rows: Sequence[Row], plot: str) -> str:
         f"{', '.join(map(str, network.widths))} channels with "
         f"{', '.join(map(str, network.blocks_per_stage))} blocks. Each run: {steps[0]} epochs with "
         f"binary activations, {steps[1]} with binary weights, on {images}. Mean ± standard "
-        f"deviation over seeds; {len(rows)} of {len(spec.cells) * len(spec.seeds)} runs done.\n\n"
+        f"deviation over seeds, {COST} in points; "
+        f"{len(rows)} of {len(spec.cells) * len(spec.seeds)} runs done.\n\n"
         f"{table(spec, rows)}\n"
         f"![Accuracy of every run]({plot})\n\n"
         f"## Differences\n\n"
