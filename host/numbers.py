@@ -25,9 +25,14 @@ class Figures:
     metrics: Metrics = field(default_factory=dict)
     benches: Sequence[Mapping[str, Any]] = ()
 
+    def of(self, what: str) -> list[Mapping[str, Any]]:
+        """What `rbonn bench WHAT` measured."""
+        return [bench for bench in self.benches if bench["what"] == what]
+
 
 BENCHES = "bench"  # folder within the build's, a file for each thing measured
 _BLOCK = re.compile(r"(<!-- numbers:(\S+) -->\n)(.*?)(<!-- /numbers -->)", re.DOTALL)
+_UNMEASURED = "*Not measured yet: `rbonn bench {}`, then `rbonn report`.*"
 _MISSING = "*Not measured yet: `make bitstream`, then `make report`.*"
 
 
@@ -167,9 +172,9 @@ def routing(figures: Figures) -> str:
 
 def golden(figures: Figures) -> str:
     """The golden model beside PyTorch, as `rbonn bench golden` measured them."""
-    found = [bench for bench in figures.benches if bench["what"] == "golden"]
+    found = figures.of("golden")
     if not found:
-        return "*Not measured yet: `rbonn bench golden`, then `rbonn report`.*"
+        return _UNMEASURED.format("golden")
     head = ["network", "golden, frames/s", "PyTorch float32, frames/s", "ratio", "on"]
     rows = [
         [
@@ -186,9 +191,9 @@ def golden(figures: Figures) -> str:
 
 def board(figures: Figures) -> str:
     """A board with an SDRAM and the way to it, as `rbonn bench board-sim` simulated them."""
-    found = [bench for bench in figures.benches if bench["what"] == "board-sim"]
+    found = figures.of("board-sim")
     if not found:
-        return "*Not measured yet: `rbonn bench board-sim`, then `rbonn report`.*"
+        return _UNMEASURED.format("board-sim")
     head = ["network, board", "frames in the SDRAM, frames/s",
             "with starts and largest logits over the UART", "bytes a frame",
             "end to end with pixels", "bytes a frame"]  # fmt: skip
@@ -213,9 +218,9 @@ def _network(bench: Mapping[str, Any]) -> str:
 
 def training_cost(figures: Figures) -> str:
     """What a training step costs, as `rbonn bench train` measured it."""
-    found = [bench for bench in figures.benches if bench["what"] == "train"]
+    found = figures.of("train")
     if not found:
-        return "*Not measured yet: `rbonn bench train`, then `rbonn report`.*"
+        return _UNMEASURED.format("train")
     head = ["network, method", "batch, precision", "step", "over plain binary weights",
             "over real weights", "peak memory over plain", "on"]  # fmt: skip
     rows = [

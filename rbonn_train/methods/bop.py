@@ -8,8 +8,9 @@ Second order, biased: also v <- (1 - sigma) v + sigma g^2; w flips where
 w m / (sqrt(v) + epsilon) > threshold. Bias-corrected: m and v are divided by the share that they
 have seen of a constant gradient, 1 - (1 - gamma)^t and 1 - (1 - sigma)^t after t steps.
 
-gamma falls linearly to a hundredth, epoch by epoch (1906.02107, section 5.3): weights that go on
-flipping leave the statistics of BN behind, and inference, which uses these, loses points.
+gamma falls linearly to a hundredth, epoch by epoch; the schedule is ours (Bop's authors lower it
+tenfold every 100 epochs, 1906.02107, section 5.2). Weights that go on flipping leave the statistics
+of BN behind, and inference, which uses these, loses points.
 
 alpha is 1: the BN that follows scales.
 """
