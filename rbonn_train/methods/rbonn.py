@@ -128,6 +128,14 @@ def _indices(flags: Tensor) -> Tensor:
     return flags.nonzero().flatten()
 
 
+def _select(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]``, ``x`` (out, in, k, k). Twice as fast where it is in channels-last order, as in
+    training: rows of a matrix are copied whole."""
+    last = x.permute(0, 2, 3, 1)
+    chosen = last.flatten(1).index_select(0, rows)
+    return chosen.view(-1, *last.shape[1:]).permute(0, 3, 1, 2)
+
+
 def ranks(x: Tensor) -> Tensor:
     """Rank of each element of a vector, 0 for the smallest."""
     return torch.argsort(torch.argsort(x, stable=True))
@@ -252,18 +260,19 @@ class RBONNConv2d(ScaledConv2d):
         # DReLU is 0 in most channels: only the others are computed.
         dense_a = dense(1 / self.alpha.detach(), self.tau)
         rows = _indices(self.previous_sparse & dense_a)
-        w = self.weight[rows]
-        task = grad[rows] - self.penalty * (w - per_channel(self.alpha[rows]) * hard_sign(w))
+        w, grad = _select(self.weight, rows), _select(grad, rows)
+        distance = w.sub_(hard_sign(w).mul_(per_channel(self.alpha[rows])))
+        task = grad.sub_(distance.mul_(self.penalty))
         self.u.grad = torch.zeros_like(self.u)
-        self.u.grad[rows] = _per_channel(task * self.previous[rows])
+        self.u.grad[rows] = _per_channel(task.mul_(_select(self.previous, rows)))
         self.previous.copy_(self.weight)
         self.previous_sparse.copy_(~dense(magnitude(self.weight), self.tau))
         rows = _indices(self.previous_sparse & dense_a)
-        self._backtrack = rows, self.u[rows]
+        self._backtrack = torch.zeros_like(self.u)
+        self._backtrack[rows] = self.u[rows]
 
     @torch.no_grad()
     def after_step(self) -> None:
         if self.mode is Mode.PAPER and self.weight.grad is not None:
-            rows, u = self._backtrack
-            self.weight[rows] += u * self.previous[rows]
+            self.weight += self._backtrack * self.previous
             self.u.abs_()
