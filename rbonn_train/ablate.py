@@ -24,8 +24,11 @@ Sets = tuple[Dataset | FileSet, Dataset | FileSet]
 """For training and for testing."""
 
 
-def run_cell(spec: Spec, cell: Cell, sets: Sets, folder: Path, **options: Any) -> Row:
-    """Trains a cell, or finishes it, in ``folder``; returns its row."""
+def run_cell(
+    spec: Spec, cell: Cell, sets: Sets, folder: Path, *, keep: bool = False, **options: Any
+) -> Row:
+    """Trains a cell, or finishes it, in ``folder``; returns its row. What it wrote is removed, or
+    kept in a folder of the cell's name and seed."""
     work = folder / spec.digest(cell)
     kept = folder / f"{spec.first_digest(cell)}{FIRST_SUFFIX}"
     first = kept if kept.exists() else None
@@ -46,7 +49,13 @@ def run_cell(spec: Spec, cell: Cell, sets: Sets, folder: Path, **options: Any) -
         "train_accuracy": f"{info.training['curve'][-1]['train_accuracy']:.4f}",
         "digest": spec.digest(cell),
     }
-    shutil.rmtree(work)
+    if keep:
+        place = folder / f"{cell.name}, seed {cell.seed}".replace("/", "-")
+        if place.exists():
+            shutil.rmtree(place)
+        work.rename(place)
+    else:
+        shutil.rmtree(work)
     return row
 
 

@@ -315,7 +315,7 @@ class Trainer:
     def _write(self, *, last: bool) -> None:
         training = {
             "seed": self.seed,
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.published(),
             "torch": torch.__version__,
             "curve": self.at.curve,
         }

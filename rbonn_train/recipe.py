@@ -131,6 +131,12 @@ class Recipe:
             quantised_epochs=min(self.quantised_epochs, epochs - share),
         )
 
+    def published(self) -> dict[str, Any]:
+        """As plain data for others: a teacher's file without its folder, which only this machine
+        has."""
+        teacher = self.teacher if self.teacher is None else Path(self.teacher).name
+        return {**dataclasses.asdict(self), "teacher": teacher}
+
     def changed(self, changes: Mapping[str, Any]) -> "Recipe":
         """The recipe with some values replaced; steps may be given in part. Another method starts
         from its own options. Raises RecipeError."""

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--build", metavar="DIR", default="build/ablate", help="of unfinished runs")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep checkpoint, log and page of each run in --build"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     results = source.with_suffix(".csv") if args.results is None else Path(args.results)
     sets = load_data(spec.network, None if args.data is None else Path(args.data), spec.limit)
     folder = Path(args.build) / spec.name
-    for row, left in run_grid(source, results, folder, sets, progress=sys.stderr.isatty()):
+    options = {"keep": args.keep, "progress": sys.stderr.isatty()}
+    for row, left in run_grid(source, results, folder, sets, **options):
         print(
             f"{row['cell']}, seed {row['seed']}: {float(row['accuracy_integer']):.2%} "
             f"({left} runs left)",

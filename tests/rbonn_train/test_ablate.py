@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from isa.checkpoint import read_checkpoint
 from rbonn_train.ablate import run_grid
 from rbonn_train.comparison import document, picture
 from rbonn_train.data import Dataset
@@ -36,9 +37,10 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def run(spec: Path, dataset: Dataset, name: str = "out") -> list[tuple[str, int]]:
+def run(spec: Path, dataset: Dataset, name: str = "out", **options: Any) -> list[tuple[str, int]]:
     folder = spec.parent / name
-    found = run_grid(spec, folder / "grid.csv", folder, (dataset, dataset), progress=False)
+    options["progress"] = False
+    found = run_grid(spec, folder / "grid.csv", folder, (dataset, dataset), **options)
     return [(row["cell"], left) for row, left in found]
 
 
@@ -83,6 +85,22 @@ def test_a_changed_cell_runs_again(spec: Path, dataset: Dataset) -> None:
     after = results(spec).splitlines()
     assert after[1] == before[1].replace("first", "one")  # a name alone is no other cell
     assert after[2] != before[2]
+
+
+def test_runs_are_kept_where_asked(spec: Path, dataset: Dataset) -> None:
+    spec.write_text(SPEC.replace("second, strong", "second/strong"))
+    out = spec.parent / "out"
+    (out / "first, seed 4").mkdir(parents=True)  # as of an earlier grid of that name
+    run(spec, dataset, keep=True)
+    rows = read_results(out / "grid.csv")
+    for row in rows:
+        folder = out / f"{row['cell'].replace('/', '-')}, seed {row['seed']}"
+        info, _ = read_checkpoint(folder / "grid.safetensors")
+        assert info.metrics["accuracy_integer"] == pytest.approx(
+            float(row["accuracy_integer"]), abs=1e-4
+        )
+        assert (folder / "grid.html").exists()
+    assert len(rows) == sum(path.is_dir() for path in out.iterdir()) == 4
 
 
 def test_an_interrupted_cell_goes_on(

@@ -139,8 +139,7 @@ def test_a_run_goes_on_in_another_working_folder(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--resume", "a/out"]) == 0, capsys.readouterr().err
     info, _ = read_checkpoint(tmp_path / "a" / "out" / "tiny.safetensors")
-    teacher = tmp_path / "a" / "out" / "tiny.real.safetensors"
-    assert info.training["recipe"]["teacher"] == str(teacher)
+    assert info.training["recipe"]["teacher"] == "tiny.real.safetensors"  # no folder of ours
 
 
 @pytest.mark.parametrize("folder", ["nowhere", ""])
