@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from safetensors.numpy import load_file
 from host import checkpoints, cli
 from host.checkpoints import checkpoint_path
 from host.errors import UserError
-from host.models import MODELS, ROOT, Deployment, deployment
+from host.models import MODELS
 from host.numbers import kept_benches
 from isa.checkpoint import read_checkpoint, read_info, write_checkpoint
 from isa.geometry import ULX3S_85F
@@ -370,38 +369,3 @@ def test_commands_take_released_checkpoints(model, released, typical, tmp_path, 
         classes.append(capsys.readouterr().out)
     assert cli.main(["run", *common, "--backend", "integer", "--images", str(typical)]) == 1
     assert "name a few hundred typical images with --calibration" in capsys.readouterr().err
-
-
-TARGETS = ("compile", "sim", "bitstream", "run", "report", "bench")
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_make_hands_checkpoint_and_calibration_over(target):
-    variables = ["CHECKPOINT=theirs.pth.tar", "CALIBRATION=folder", "MODEL=resnet18-imagenet"]
-    make = ["make", "-n", "--no-print-directory", target, *variables]
-    made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-    line = made.stdout.strip().splitlines()[-1]
-    args = cli.build_parser().parse_args(line.split()[1:])
-    assert (args.command, args.checkpoint, args.calibration) == (target, "theirs.pth.tar", "folder")
-
-
-@pytest.mark.parametrize("target", ["compile", "run", "bitstream", "flash", "report", "bench"])
-@pytest.mark.parametrize("board", [None, "ulx3s-85f"])
-def test_make_leaves_the_board_to_the_model(target, board):
-    make = ["make", "-n", "--no-print-directory", target, "MODEL=resnet18"]
-    make += [f"BOARD={board}"] if board else []
-    made = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-    line = made.stdout.strip().splitlines()[-1]
-    args = cli.build_parser().parse_args(line.split()[1:])
-    assert (args.command, args.model, args.board) == (target, "resnet18", board)
-
-
-@pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])
-def test_imagenet_models(name):
-    from rbonn_train.config import load_model_yaml
-
-    config = load_model_yaml(name)
-    assert config.network.input_size == (224, 224)
-    assert config.network.classes == 1000
-    assert config.untrained_seed is not None
-    assert deployment(name) == Deployment("ulx3s-85f", "sdram")

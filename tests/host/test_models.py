@@ -9,6 +9,7 @@ from host.errors import UserError
 from isa.geometry import TINY, ULX3S_25F, ULX3S_85F
 from isa.image import LAYER_WORDS, ImageInfo, Packet, PacketType, build
 from isa.registers import Source
+from rbonn_train.config import load_model_yaml
 
 INFO = ImageInfo("x", (4, 4, 1), classes=2, layers=1, logit_exponent=0)
 PACKETS = [Packet(PacketType.LAYER, [1] * LAYER_WORDS)]
@@ -83,3 +84,12 @@ def test_labels_of_another_data_set_are_dropped():
     assert models.labelled(found, None, 10).accuracy([0] * 5) is not None
     assert models.labelled(found, None, 1000).accuracy([0] * 5) is None
     assert models.labelled(found, "own.npz", 1000).accuracy([0] * 5) is not None
+
+
+@pytest.mark.parametrize("name", ["resnet18-imagenet", "resnet34-imagenet"])
+def test_imagenet_models(name):
+    config = load_model_yaml(name)
+    assert config.network.input_size == (224, 224)
+    assert config.network.classes == 1000
+    assert config.untrained_seed is not None
+    assert models.deployment(name) == models.Deployment("ulx3s-85f", "sdram")
