@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from isa.checkpoint import compact
+from isa.checkpoint import compact, read_checkpoint, write_checkpoint
 from isa.network import Quantisation
-from rbonn_train.checkpoint import load_model, read_checkpoint, write_checkpoint
+from rbonn_train.checkpoint import load_model
 from rbonn_train.data import batch_size, check_images, load_npz, to_tensor
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.quant import PERCENTILE
@@ -43,7 +43,8 @@ def best_scales(model: BinaryNetwork, images: Tensor) -> Quantisation:
     """Among the model's present scales and those of :data:`PERCENTILES`, the scales under which its
     logits differ least (in the mean square) from those without rounding. ``images``: unlabelled
     training images, N x C x H x W; the first :data:`CALIBRATION_IMAGES` give the ranges."""
-    present, batches = model.quantisation, images[:CALIBRATION_IMAGES].split(BATCH)
+    present = model.quantisation
+    batches = images[:CALIBRATION_IMAGES].split(batch_size(model.network, BATCH))
     candidates = [model.calibrate(batches, percentile) for percentile in PERCENTILES]
     if present is not None:
         candidates.insert(0, present)

@@ -5,6 +5,7 @@ uint8 (or floats 0..255). With quantisation on, the module simulates the acceler
 rounded, signs see the value before rounding, real-valued layers use int8 weights.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -24,6 +25,7 @@ from rbonn_train.quant import (
 )
 
 BATCH = 250
+STATISTICS_LEAST, STATISTICS_MOST = 64, 500  # images of a batch
 
 
 class RealConv2d(nn.Conv2d):
@@ -154,9 +156,10 @@ class BinaryNetwork(nn.Module):
         return logits
 
     @torch.no_grad()
-    def estimate_statistics(self, images: Tensor, batch: int = 500) -> None:
+    def estimate_statistics(self, images: Tensor, batch: int | None = None) -> None:
         """Replaces BN's moving averages by averages over all ``images``, with the weights and the
-        rounding of inference; moving averages remember only the last few batches of training."""
+        rounding of inference; moving averages remember only the last few batches of training.
+        ``batch``: the most images at a time, if not as many as fit into memory."""
         training = self.training
         self.eval()
         layers = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -165,7 +168,9 @@ class BinaryNetwork(nn.Module):
             layer.reset_running_stats()
             layer.momentum = None  # cumulative
             layer.train()
-        for part in images.split(batch):
+        # Batches count alike, so they must be of one size; small ones miss what images differ in.
+        most = batch or max(STATISTICS_LEAST, batch_size(self.network, STATISTICS_MOST))
+        for part in images.tensor_split(math.ceil(len(images) / most)):
             self(part)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -5,7 +5,7 @@ int8 weights are rounded by :func:`isa.fixed.quantise_weights` itself.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,7 @@ class ResidualPoint(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         if self.watching:
             flat = y.detach().flatten()
-            # An odd stride visits all channels and pixels.
-            step = max(1, len(flat) // SAMPLES) | 1
-            self.samples.append(flat[::step].abs())
+            self.samples.append(flat[:: stride(y.shape)].abs())
         return y if self.lsb is None else fake_quantise(y, self.lsb)
 
     def average(self, x: Tensor) -> Tensor:
@@ -69,6 +67,16 @@ class ResidualPoint(nn.Module):
         values = torch.cat(self.samples).double().cpu().numpy()
         self.samples = []
         return float(np.percentile(values, percentile))
+
+
+def stride(shape: Sequence[int]) -> int:
+    """For about :data:`SAMPLES` values of a tensor, in order. It shares no factor with any axis, so
+    that it visits every channel, row and column alike."""
+    count = math.prod(shape)
+    step = max(1, count // SAMPLES)
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
 
 
 def fake_quantise_weight(weight: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Simulated rounding: values, straight-through gradients, and the choice of scales."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from rbonn_train.quant import (
     choose_scales,
     fake_quantise,
     fake_quantise_weight,
+    stride,
 )
 
 
@@ -51,6 +54,18 @@ def test_a_point_passes_watches_and_rounds() -> None:
     point.lsb = 0.25
     assert torch.equal(point(y), fake_quantise(y, 0.25))
     assert torch.equal(point.average(y), fake_quantise(y, 0.25))
+
+
+@pytest.mark.parametrize(
+    "shape", [(250, 64, 56, 56), (10, 64, 56, 56), (64, 128, 7, 7), (1, 256, 14, 14)]
+)
+def test_samples_favour_no_channel_and_no_pixel(shape: tuple[int, ...]) -> None:
+    """Sizes in which a stride of one more or less visits one column in seven."""
+    chosen = np.unravel_index(np.arange(0, math.prod(shape), stride(shape)), shape)
+    for axis, length in zip(chosen[1:], shape[1:], strict=True):
+        counts = np.bincount(axis, minlength=length)
+        assert counts.min() > 0.8 * counts.mean()
+        assert counts.max() < 1.2 * counts.mean()
 
 
 def test_large_maps_are_sampled_over_all_their_pixels() -> None:
