@@ -13,9 +13,8 @@ from torch import nn
 
 from isa.network import Network
 from rbonn_train.methods import layer_maker
-from rbonn_train.methods.base import after_backward, after_step
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.optim import make_optimizer
+from rbonn_train.optim import make_optimizer, update
 from rbonn_train.recipe import Step
 
 REAL_WEIGHTS = "real weights"
@@ -49,11 +48,7 @@ def make_step(network: Network, method: str, case: Case) -> Callable[[], object]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             logits = model(images)
         loss = nn.functional.cross_entropy(logits.float(), labels)
-        model.zero_grad()
-        loss.backward()
-        after_backward(model)
-        optimizer.step()
-        after_step(model)
+        update(model, optimizer, loss)
 
     return step
 

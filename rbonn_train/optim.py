@@ -4,9 +4,9 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rbonn_train.methods.base import binary_layers
+from rbonn_train.methods.base import after_backward, after_step, binary_layers
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.recipe import Step
 
@@ -36,6 +36,32 @@ def make_optimizer(model: nn.Module, step: Step, u_rate: float) -> torch.optim.A
     for group in options:
         group["initial_lr"] = group.get("lr", rate)
     return torch.optim.Adam(options, lr=rate, fused=True)
+
+
+class LostGradient(ArithmeticError):
+    """A gradient that is not finite; names the parameter where backward first met one."""
+
+
+def update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float = 0.0
+) -> None:
+    """Gradients of ``loss``, a step of the optimiser, and what the methods do around both.
+
+    ``clip``: the largest norm of all gradients together, 0 for none; RBONN's recurrence sees them
+    as they were. Raises LostGradient, the weights as they were.
+    """
+    model.zero_grad()  # Bop's weights, too, which no optimiser has
+    loss.backward()
+    after_backward(model)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    norm = nn.utils.get_total_norm(gradients.values())
+    if not norm.isfinite():
+        lost = [name for name, grad in gradients.items() if not grad.isfinite().all()]
+        raise LostGradient(lost[-1] if lost else "their norm")  # backward begins at the last
+    if clip:
+        nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+    optimizer.step()
+    after_step(model)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, done: float) -> None:

@@ -33,10 +33,11 @@ class LayerMaker(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A layer, and the arguments of it that the name stands for."""
+    """A layer, the arguments of it that the name stands for, and those without effect then."""
 
     layer: type[BinaryConv2d]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, float]:
@@ -45,18 +46,21 @@ class Method:
         return {
             p.name: p.default
             for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name != "stride" and p.name not in self.fixed
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("stride", *self.fixed, *self.unused)
         }
 
 
 METHODS: Mapping[str, Method] = {
-    **{mode.value: Method(RBONNConv2d, {"mode": mode}) for mode in Mode},
+    "none": Method(RBONNConv2d, {"mode": Mode.NONE}, unused=("tau",)),
+    "released": Method(RBONNConv2d, {"mode": Mode.RELEASED}),
+    "released-rankfix": Method(RBONNConv2d, {"mode": Mode.RANKFIX}),
+    "paper": Method(RBONNConv2d, {"mode": Mode.PAPER}),
     "plain": Method(PlainConv2d),
     "xnor": Method(XNORConv2d),
     "birealnet": Method(BiRealConv2d),
     "reactnet": Method(ReActConv2d),
     "recu": Method(ReCUConv2d),
-    "bop": Method(BopConv2d, {"order": Order.FIRST}),
+    "bop": Method(BopConv2d, {"order": Order.FIRST}, unused=("sigma",)),
     "bop2-biased": Method(BopConv2d, {"order": Order.BIASED}),
     "bop2": Method(BopConv2d, {"order": Order.CORRECTED}),
 }

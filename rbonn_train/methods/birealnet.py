@@ -1,7 +1,7 @@
 """Bi-Real Net (Liu et al., arXiv 1808.00278): the magnitude-aware gradient.
 
 Training binarises to mean |w| * sign(w), with mean |w| taken as a constant:
-g_w = g_W * mean |w| * [|w| < 1] (its inference drops the scale, which BN absorbs: the
+g_w = g_W * mean |w| * [|w| <= 1] (its inference drops the scale, which BN absorbs: the
 same network).
 """
 

@@ -182,8 +182,8 @@ class RBONNConv2d(ScaledConv2d):
 
     ``released``, ``released-rankfix``: in training, ``w - u * indicator * g`` takes the place of w
     in the forward pass, g the gradient of the previous step; u learns through autograd. In the
-    very first step g is 0, and so is the gradient of u (the released code has none then;
-    DistributedDataParallel asks for one in every step).
+    very first step g is 0, and so is the gradient of u (the released code has none then, so its
+    Adam counts one step less for u; DistributedDataParallel asks for one in every step).
 
     ``paper``: after each optimiser step ``w[t+1] += U[t] * DReLU(w[t], A[t])``,
     ``U <- |U - eta dL/dU|`` with ``dL/dU[t] = sum(dL_S/dw[t] * DReLU(w[t-1], A[t]))`` (of
@@ -220,6 +220,7 @@ class RBONNConv2d(ScaledConv2d):
             self.start()
         self.u.requires_grad_(mode is not Mode.NONE)
         self.own_gradients = mode is Mode.PAPER
+        self._backtrack = torch.zeros_like(self.u)  # U of this step where DReLU is not 0
 
     def start(self) -> None:
         """Mode ``paper``: alpha becomes the mean of |w| per channel, where G has its minimum."""
@@ -233,11 +234,6 @@ class RBONNConv2d(ScaledConv2d):
             return qualifies(self.weight.detach(), 1 / self.alpha.detach(), self.tau)
         s, rankfix = self.scale.detach().abs(), self.mode is Mode.RANKFIX
         return released_indicator(s, self.tau, rankfix=rankfix).flatten() > 0
-
-    def bilinear_loss(self) -> Tensor:
-        """1/2 ||w - alpha b||^2, whose gradient times ``penalty`` the backward pass adds."""
-        distance = self.weight - self.alpha.view(-1, 1, 1, 1) * hard_sign(self.weight)
-        return 0.5 * distance.square().sum()
 
     def binary(self) -> Tensor:
         s, weight = self.scale.abs(), self.weight

@@ -3,7 +3,7 @@
 v = (w - mean w) / (std w / (2 sqrt 2)) per channel, with the constant of the released code;
 ReCU(v) = max(min(v, Q), -Q) with Q = -E|v| ln(2 - 2 tau), the tau-quantile of a Laplace
 distribution of mean 0, E|v| over the layer; W = alpha sign(ReCU(v)), straight-through: the gradient
-passes where |v| < Q, and flows on through mean and deviation. tau grows from ``tau`` to
+passes where |v| <= Q, and flows on through mean and deviation. tau grows from ``tau`` to
 ``tau_end`` as A e^(t/T) + B (the exponential scheduler). alpha is learned; |alpha| is used here, so
 that scales stay positive.
 """

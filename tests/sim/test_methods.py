@@ -14,9 +14,9 @@ from rbonn_train.checkpoint import save_model
 from rbonn_train.data import to_tensor
 from rbonn_train.integer import IntegerNetwork
 from rbonn_train.methods import METHODS, layer_maker
-from rbonn_train.methods.base import after_backward, after_step, binary_layers
+from rbonn_train.methods.base import binary_layers
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.optim import make_optimizer
+from rbonn_train.optim import make_optimizer, update
 from rbonn_train.recipe import Step
 from sim.golden import Golden
 from sim.runner import simulate
@@ -37,11 +37,7 @@ def checkpoint(request, tmp_path):
     labels = torch.arange(len(FRAMES)) % NETWORK.classes
     optimizer = make_optimizer(model, Step(1, 1e-2), 0.1)
     for _ in range(2):
-        model.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
-        after_backward(model)
-        optimizer.step()
-        after_step(model)
+        update(model, optimizer, functional.cross_entropy(model(images), labels))
     model.estimate_statistics(images)
     model.eval()
     model.quantise(model.calibrate([images]))

@@ -131,7 +131,7 @@ class Bop:
 @pytest.mark.parametrize("method", ["bop", "bop2-biased", "bop2"])
 def test_bop_flips_as_printed(method: str) -> None:
     rates = {"gamma": 0.1, "sigma": 0.3, "threshold": 0.2}
-    layer = make(method, **rates)
+    layer = make(method, **{name: rates[name] for name in METHODS[method].options})
     reference = [Bop(method, **rates) for _ in range(layer.weight.numel())]
     expected, flips = layer.weight.flatten().tolist(), []
     assert set(expected) == {-1.0, 1.0}
@@ -165,7 +165,7 @@ def test_bop_starts_from_the_signs_of_step_1() -> None:
     assert layer.alpha.tolist() == [1.0] * 10
     for options in ({"gamma": 0.0}, {"sigma": 1.5}, {"threshold": -1.0}):
         with pytest.raises(ValueError, match="gamma and sigma must be above 0 and at most 1, and"):
-            make("bop", **options)
+            make("bop2", **options)
 
 
 def test_names_and_options() -> None:

