@@ -15,8 +15,11 @@ from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset
 from rbonn_train.files import FileSet
 from rbonn_train.grid import Cell, Row, Spec, finished, load_spec, read_results, write_results
-from rbonn_train.loop import FIRST_SUFFIX, Trainer
-from rbonn_train.state import read_state
+from rbonn_train.loop import Trainer
+from rbonn_train.phases import FIRST_SUFFIX
+from rbonn_train.recipe import Recipe
+from rbonn_train.state import Interrupts, read_state
+from rbonn_train.teacher import load_teacher, teacher_digest
 
 ADVICE = "the same command goes on"
 
@@ -24,13 +27,28 @@ Sets = tuple[Dataset | FileSet, Dataset | FileSet]
 """For training and for testing."""
 
 
+def fingerprint(recipe: Recipe, sets: Sets) -> str:
+    """Changes with the images, their labels, and what is in the teacher's file."""
+    parts = [f"{dataset.digest():08x}" for dataset in sets]
+    if (teacher := teacher_digest(recipe.teacher)) is not None:
+        parts.append(f"{teacher:08x}")
+    return "-".join(parts)
+
+
 def run_cell(
-    spec: Spec, cell: Cell, sets: Sets, folder: Path, *, keep: bool = False, **options: Any
+    spec: Spec,
+    cell: Cell,
+    sets: Sets,
+    folder: Path,
+    inputs: str,
+    *,
+    keep: bool = False,
+    **options: Any,
 ) -> Row:
     """Trains a cell, or finishes it, in ``folder``; returns its row. What it wrote is removed, or
-    kept in a folder of the cell's name and seed."""
-    work = folder / spec.digest(cell)
-    kept = folder / f"{spec.first_digest(cell)}{FIRST_SUFFIX}"
+    kept in a folder of the cell's name and seed. ``inputs``: its :func:`fingerprint`."""
+    work = folder / f"{spec.digest(cell)}-{inputs}"
+    kept = folder / f"{spec.first_digest(cell)}-{inputs}{FIRST_SUFFIX}"
     first = kept if kept.exists() else None
     config = ModelConfig(spec.network, cell.recipe)
     trainer = Trainer(config, *sets, cell.seed, work, first=first, advice=ADVICE, **options)
@@ -48,6 +66,7 @@ def run_cell(
         "accuracy_integer": f"{info.metrics['accuracy_integer']:.4f}",
         "train_accuracy": f"{info.training['curve'][-1]['train_accuracy']:.4f}",
         "digest": spec.digest(cell),
+        "inputs": inputs,
     }
     if keep:
         place = folder / f"{cell.name}, seed {cell.seed}".replace("/", "-")
@@ -59,8 +78,11 @@ def run_cell(
     return row
 
 
-def write_page(spec: Spec, source: Path, results: Path, rows: Sequence[Row]) -> None:
-    """The page (.md) and the plot (.svg) of ``results``, beside it."""
+def _write(
+    spec: Spec, source: Path, results: Path, rows: Sequence[Row], others: Sequence[Row]
+) -> None:
+    """The table of all rows, and beside it page (.md) and plot (.svg) of the grid's."""
+    write_results(results, [*rows, *others])
     plot = results.with_suffix(".svg")
     write_atomically(plot, picture(spec, rows).encode())
     page = document(spec, source, rows, plot.name)
@@ -71,18 +93,30 @@ def run_grid(
     source: Path, results: Path, folder: Path, sets: Sets, **options: Any
 ) -> Iterator[tuple[Row, int]]:
     """Runs what is missing; ``results`` (CSV), their page and their plot are written at the start
-    and after each cell. Yields each new row and how many are still missing."""
+    and after each cell. Yields each new row and how many are still missing. Rows that are not of
+    this grid as it is now stay in ``results``, after its own: a changed file loses nothing.
+
+    Raises SpecError, CheckpointError for a teacher, and KeyboardInterrupt on Ctrl-C or SIGTERM,
+    the run's state saved.
+    """
     spec = load_spec(source)
-    rows = finished(spec, read_results(results))
+    for teacher in {recipe.teacher for recipe in spec.cells.values()}:
+        if teacher is not None:  # said now, not hours later
+            load_teacher(teacher, spec.network)
+    inputs = {name: fingerprint(recipe, sets) for name, recipe in spec.cells.items()}
+    known = read_results(results)
+    rows = finished(spec, known, inputs)
     done = {row["digest"] for row in rows}
+    current = [(row["digest"], row["inputs"]) for row in rows]
+    others = [row for row in known if (row["digest"], row["inputs"]) not in current]
     missing = [cell for cell in spec.runs() if spec.digest(cell) not in done]
-    write_results(results, rows)
-    write_page(spec, source, results, rows)
+    interrupts = Interrupts()
+    _write(spec, source, results, rows, others)
     for number, cell in enumerate(missing):
-        rows = finished(spec, [*rows, run_cell(spec, cell, sets, folder, **options)])
-        write_results(results, rows)
-        write_page(spec, source, results, rows)
-        yield (
-            next(row for row in rows if row["digest"] == spec.digest(cell)),
-            len(missing) - number - 1,
-        )
+        made = inputs[cell.name]
+        row = run_cell(spec, cell, sets, folder, made, interrupts=interrupts, **options)
+        rows = finished(spec, [*rows, row], inputs)
+        _write(spec, source, results, rows, others)
+        yield row, len(missing) - number - 1
+        if interrupts.requested and cell is not missing[-1]:  # while the last epoch was tested
+            raise KeyboardInterrupt(f"interrupted; {ADVICE}")

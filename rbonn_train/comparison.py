@@ -44,6 +44,11 @@ def differences(rows: Sequence[Row], cell: str, reference: str) -> list[float]:
     return [100 * (own[seed] - other[seed]) for seed in own if seed in other]
 
 
+def costs(rows: Sequence[Row]) -> list[float]:
+    """What integers cost each run, in points: negative where they lose."""
+    return [100 * (float(row[MEASURE]) - float(row[FLOAT])) for row in rows]
+
+
 def verdict(values: Sequence[float]) -> str:
     """Whether the interval of the differences lies above, below or around 0."""
     if len(values) < 2:
@@ -56,24 +61,21 @@ def verdict(values: Sequence[float]) -> str:
 
 def table(spec: Spec, rows: Sequence[Row]) -> str:
     """Mean and deviation of every cell, and what integers cost it, in points, as Markdown."""
-
-    def entry(values: Sequence[float]) -> str:
-        spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        return f"{100 * statistics.fmean(values):.2f}{spread}"
-
-    def cost(own: Sequence[Row]) -> str:
-        points = statistics.fmean(100 * (float(row[MEASURE]) - float(row[FLOAT])) for row in own)
-        return f"{round(points, 2) + 0.0:+.2f}"  # never -0
-
     lines = [f"| recipe | runs | {' | '.join([*COLUMNS.values(), COST])} |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for cell in spec.cells:
         own = [row for row in rows if row["cell"] == cell]
         entries = ["–"] * (len(COLUMNS) + 1)
         if own:
-            entries = [*(entry([float(row[n]) for row in own]) for n in COLUMNS), cost(own)]
+            points = ([100 * float(row[name]) for row in own] for name in COLUMNS)
+            entries = [*map(_with_deviation, points), _with_deviation(costs(own), "+")]
         lines.append(f"| {cell} | {len(own)} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
+
+
+def _with_deviation(values: Sequence[float], sign: str = "") -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{round(statistics.fmean(values), 2) + 0.0:{sign}.2f}{spread}"  # never -0
 
 
 def compared(spec: Spec, rows: Sequence[Row]) -> str:
@@ -109,21 +111,32 @@ def _reading(found: Mapping[str, Sequence[str]], halves: Sequence[float]) -> str
 
 def document(spec: Spec, source: Path, rows: Sequence[Row], plot: str) -> str:
     """The page of a grid, whose plot is in the file ``plot`` beside it."""
-    network, recipe = spec.network, next(iter(spec.cells.values()))
-    steps = recipe.binary_activations.epochs, recipe.binary_weights.epochs
+    network, recipes = spec.network, spec.cells.values()
+    steps = {(r.binary_activations.epochs, r.binary_weights.epochs) for r in recipes}
+    epochs = " or ".join(
+        f"{first} epochs with binary activations, {second} with binary weights"
+        for first, second in sorted(steps)
+    )
     images = "the whole training set" if spec.limit is None else f"{spec.limit:,} images"
-    return (
+    values = "Mean ± standard deviation over seeds" if len(spec.seeds) > 1 else "One seed"
+    overall = _with_deviation(costs(rows), "+") if rows else "–"
+    page = (
         f"# {spec.description}\n\n"
         f"Written by `rbonn ablate {source}`; do not edit. Network: "
         f"{network.input_size[0]}x{network.input_size[1]} pixels, stages of "
         f"{', '.join(map(str, network.widths))} channels with "
-        f"{', '.join(map(str, network.blocks_per_stage))} blocks. Each run: {steps[0]} epochs with "
-        f"binary activations, {steps[1]} with binary weights, on {images}. Mean ± standard "
-        f"deviation over seeds, {COST} in points; "
+        f"{', '.join(map(str, network.blocks_per_stage))} blocks. Each run: {epochs}, "
+        f"on {images}. {values}, "
+        f"{COST} in points; "
         f"{len(rows)} of {len(spec.cells) * len(spec.seeds)} runs done.\n\n"
         f"{table(spec, rows)}\n"
-        f"![Accuracy of every run]({plot})\n\n"
-        f"## Differences\n\n"
+        f"Over all runs, {COST} is {overall} points.\n\n"
+        f"![Accuracy of every run]({plot})\n"
+    )
+    if len(spec.seeds) == 1:
+        return page
+    return (
+        f"{page}\n## Differences\n\n"
         f"Integer accuracy on the test set, minus that of the recipe beside it with the same seed: "
         f"mean and 95 % interval (Student's t).\n\n"
         f"{compared(spec, rows)}"

@@ -16,11 +16,13 @@ from isa.checkpoint import write_atomically
 from isa.network import Network, NetworkError
 from rbonn_train.config import config_from_dict
 from rbonn_train.methods import REAL
-from rbonn_train.recipe import Recipe, RecipeError, Step
+from rbonn_train.recipe import LARGEST_SEED, Recipe, RecipeError, Step
 
 KEYS = {"description", "network", "recipe", "limit", "seeds", "cells", "comparisons"}
 OPTIONAL = {"description", "limit", "comparisons"}
-COLUMNS = ("cell", "seed", "accuracy_float", "accuracy_integer", "train_accuracy", "digest")
+COLUMNS = (
+    "cell", "seed", "accuracy_float", "accuracy_integer", "train_accuracy", "digest", "inputs",
+)  # fmt: skip
 
 
 class SpecError(ValueError):
@@ -56,11 +58,11 @@ class Spec:
                 yield Cell(name, seed, recipe)
 
     def digest(self, cell: Cell) -> str:
-        """Changes with anything that the result of a cell depends on."""
+        """Changes with anything in the file that the result of a cell depends on."""
         return _digest(self.network, cell.recipe, self.limit, cell.seed)
 
     def first_digest(self, cell: Cell) -> str:
-        """Changes with anything that its step 1 depends on."""
+        """Changes with anything in the file that its step 1 depends on."""
         recipe = dataclasses.replace(
             cell.recipe, method="none", options={}, u_rate=0.0, binary_weights=Step(1),
             quantised_epochs=1, percentile=100.0,
@@ -98,21 +100,32 @@ def load_spec(path: Path) -> Spec:
         raise SpecError(f"Grid {path} must have at least one cell, not {cells!r}")
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
         raise SpecError(f"Grid {path} must have a list of integers as seeds, not {seeds!r}")
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed <= LARGEST_SEED for seed in seeds):
+        raise SpecError(
+            f"Grid {path} must have different seeds from 0 to {LARGEST_SEED}, not {seeds!r}"
+        )
     try:
         network, base = config_from_dict(path.stem, raw)
     except (NetworkError, RecipeError, TypeError) as error:
         raise SpecError(f"Grid {path}: {error}") from error
-    recipes = {}
+    recipes: dict[str, Recipe] = {}
     for name, changes in cells.items():
+        if not isinstance(changes, dict | None):
+            raise SpecError(f"Grid {path}, cell {name}: must hold keys and values, not {changes!r}")
         try:
             recipes[str(name)] = base.changed(changes or {})
             if recipes[str(name)].method == REAL:
                 raise RecipeError("a network without anything binary has no place in the table")
+            for other, recipe in recipes.items():
+                if str(name) != other and recipes[str(name)] == recipe:
+                    raise RecipeError(f"it must differ from cell {other}")
         except RecipeError as error:
             raise SpecError(f"Grid {path}, cell {name}: {error}") from error
     description = str(raw.get("description", path.stem))
     comparisons = _comparisons(path, raw.get("comparisons"), list(recipes))
     limit = raw.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise SpecError(f"Grid {path} must have a number of images as limit, not {limit!r}")
     return Spec(path.stem, description, network, limit, tuple(seeds), recipes, comparisons)
 
 
@@ -143,11 +156,17 @@ def read_results(path: Path) -> list[Row]:
     return rows
 
 
-def finished(spec: Spec, rows: Sequence[Row]) -> list[Row]:
-    """Those rows that still are the grid's, in its order."""
-    known = {row["digest"]: row for row in rows}
-    digests = {spec.digest(cell): cell.name for cell in spec.runs()}
-    return [{**known[d], "cell": name} for d, name in digests.items() if d in known]
+def finished(spec: Spec, rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
+    """Those rows that still are the grid's, in its order. ``inputs``: what stands for images and
+    teacher, by cell; None where those of the rows will do."""
+    found = []
+    for cell in spec.runs():
+        for row in rows:
+            same = inputs is None or row["inputs"] == inputs[cell.name]
+            if same and row["digest"] == spec.digest(cell):
+                found.append({**row, "cell": cell.name})
+                break
+    return found
 
 
 def write_results(path: Path, rows: Sequence[Row]) -> None:

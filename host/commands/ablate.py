@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.spec)
     spec = load_spec(source)
     results = source.with_suffix(".csv") if args.results is None else Path(args.results)
-    sets = load_data(spec.network, None if args.data is None else Path(args.data), spec.limit)
+    data = None if args.data is None else Path(args.data)
+    in_files = next((recipe for recipe in spec.cells.values() if recipe.in_files), None)
+    sets = load_data(spec.network, data, spec.limit, in_files)
     folder = Path(args.build) / spec.name
     options = {"keep": args.keep, "progress": sys.stderr.isatty()}
     for row, left in run_grid(source, results, folder, sets, **options):

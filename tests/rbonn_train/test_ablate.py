@@ -2,21 +2,29 @@
 
 import csv
 import dataclasses
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from isa.checkpoint import read_checkpoint
+from isa.checkpoint import CheckpointError, read_checkpoint
 from rbonn_train.ablate import run_grid
 from rbonn_train.comparison import document, picture
+from rbonn_train.config import load_model_yaml
 from rbonn_train.data import Dataset
 from rbonn_train.grid import SpecError, finished, load_spec, read_results
-from rbonn_train.loop import Phase, Trainer
+from rbonn_train.loop import Trainer
+from rbonn_train.network import BinaryNetwork
+from rbonn_train.phases import Phase
 from rbonn_train.recipe import Recipe
 from rbonn_train.runs import resume
 from rbonn_train.state import StateError
+from rbonn_train.teacher import save_real
 
+DOCS = Path(__file__).parents[2] / "docs"
 SPEC = """
 description: A small grid
 network: {input_size: [8, 8], input_channels: 1, classes: 4, widths: [8], blocks_per_stage: [1],
@@ -85,6 +93,44 @@ def test_a_changed_cell_runs_again(spec: Path, dataset: Dataset) -> None:
     after = results(spec).splitlines()
     assert after[1] == before[1].replace("first", "one")  # a name alone is no other cell
     assert after[2] != before[2]
+    assert after[5:] == [before[2], before[4]]  # what is not the grid's any more is not lost
+    assert "4 of 4 runs done" in (spec.parent / "out" / "grid.md").read_text()
+    spec.write_text(SPEC.replace("first:", "one:"))
+    assert run(spec, dataset) == []
+    assert results(spec).splitlines()[1:5] == [after[1], before[2], after[3], before[4]]
+
+
+def test_other_images_or_another_teacher_run_again(spec: Path, dataset: Dataset) -> None:
+    spec.write_text(SPEC.replace("[4, 5]", "[4]").split('  "second')[0])
+    assert len(run(spec, dataset)) == 1
+    assert len(run(spec, Dataset(dataset.images[::-1].copy(), dataset.labels[::-1].copy()))) == 1
+    assert run(spec, dataset) == []
+    teacher = spec.parent / "t.real.safetensors"
+    spec.write_text(spec.read_text().replace("plain", f"plain, teacher: {teacher}"))
+    with pytest.raises(CheckpointError, match="Teacher must be an existing file"):
+        run(spec, dataset)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_real(teacher, BinaryNetwork(load_spec(spec).network, real=True))
+        assert len(run(spec, dataset)) == 1
+        assert run(spec, dataset) == []
+
+
+def test_a_stop_in_a_cells_last_test_stops_the_grid(
+    spec: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer._settle
+
+    def settle(self: Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(self)
+
+    monkeypatch.setattr(Trainer, "_settle", settle)
+    for done in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt, match="interrupted; the same command goes on"):
+            run(spec, dataset)
+        assert len(read_results(spec.parent / "out" / "grid.csv")) == done
+    assert len(run(spec, dataset)) == 1
 
 
 def test_runs_are_kept_where_asked(spec: Path, dataset: Dataset) -> None:
@@ -142,7 +188,18 @@ def test_an_interrupted_cell_goes_on(
         ("method: plain", "method: real", "cell first: a network without anything binary has no"),
         ("penalty: 0.1", "gamma: 1", "cell second, strong: Options of method paper must be among"),
         ("classes: 4", "klasses: 4", "Network keys must be among"),
+        ("seeds:", "limit: many\nseeds:", "must have a number of images as limit, not 'many'"),
+        ("seeds:", "limit: 0\nseeds:", "must have a number of images as limit, not 0"),
+        (
+            "method: plain",
+            "method: paper, options: {penalty: 0.1}",
+            "strong: it must differ from c",
+        ),
         ("network:", "network: [", "must be YAML"),
+        ("{method: plain}", "plain", "cell first: must hold keys and values, not 'plain'"),
+        ("recipe: {", "recipe: 3\nx: {", "must have the keys cells"),
+        ("[4, 5]", "[4, 4]", r"must have different seeds from 0 to 4294967295, not \[4, 4\]"),
+        ("[4, 5]", "[-1]", r"must have different seeds from 0 to 4294967295, not \[-1\]"),
         ("cells:", "comparisons: {first: second}\ncells:", "must have lists of cells, by cell, as"),
         ("cells:", "comparisons: {first: [x]}\ncells:", "must compare its cells, not 'x'"),
         ("cells:", "comparisons: {x: [first]}\ncells:", "must compare its cells, not 'x'"),
@@ -165,20 +222,45 @@ def test_missing_grids_and_broken_results(spec: Path) -> None:
         read_results(path)
 
 
-def test_the_grid_that_ships() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    spec = load_spec(docs / "ablation.yaml")
+def test_the_ablation_that_ships() -> None:
+    spec = load_spec(DOCS / "ablation.yaml")
     assert len(spec.seeds) == 3
     assert max(spec.network.widths) <= 16
     for recipe in spec.cells.values():
         assert recipe.binary_activations.epochs + recipe.binary_weights.epochs >= 10
-    if (docs / "ablation.csv").exists():  # then its page is of these rows
-        rows = finished(spec, read_results(docs / "ablation.csv"))
-        page = document(spec, Path("docs/ablation.yaml"), rows, "ablation.svg")
-        assert (docs / "ablation.md").read_text() == page
-        assert (docs / "ablation.svg").read_text() == picture(spec, rows)
-        with (docs / "ablation.csv").open(newline="") as file:
-            assert list(csv.DictReader(file)) == rows
+
+
+def test_a_grid_of_the_model_that_ships() -> None:
+    spec, model = load_spec(DOCS / "fmnist-s.yaml"), load_model_yaml("fmnist-s")
+    assert spec.network == model.network
+    assert spec.cells["RBONN, released"] == model.recipe
+
+
+@pytest.mark.parametrize("name", ["ablation", "fmnist-s"])
+def test_pages_that_ship_are_of_their_rows(name: str) -> None:
+    spec = load_spec(DOCS / f"{name}.yaml")
+    rows = finished(spec, read_results(DOCS / f"{name}.csv"))
+    assert len(rows) == len(spec.seeds) * len(spec.cells)
+    page = document(spec, Path(f"docs/{name}.yaml"), rows, f"{name}.svg")
+    assert (DOCS / f"{name}.md").read_text() == page
+    assert (DOCS / f"{name}.svg").read_text() == picture(spec, rows)
+    with (DOCS / f"{name}.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+
+
+def test_the_page_tells_how_long_each_run_is(spec: Path) -> None:
+    one = "1 epochs with binary activations, 1 with binary weights"
+    for more, told in (("", one), (", binary_weights: {epochs: 2}", f"{one} or {one[:-21]}2")):
+        spec.write_text(SPEC.replace("{method: plain}", f"{{method: plain{more}}}"))
+        assert f"Each run: {told}" in document(load_spec(spec), spec, [], "grid.svg")
+
+
+def test_one_seed_tells_no_differences(spec: Path) -> None:
+    for seeds, told in (("[4, 5]", True), ("[4]", False)):
+        spec.write_text(SPEC.replace("[4, 5]", seeds))
+        page = document(load_spec(spec), spec, [], "grid.svg")
+        assert ("## Differences" in page) == told
+        assert ("over seeds" in page) == told
 
 
 @dataclasses.dataclass(frozen=True)

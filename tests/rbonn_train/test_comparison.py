@@ -49,7 +49,7 @@ def test_the_table(spec: Spec) -> None:
     )
     assert lines[1].count("|") == lines[0].count("|")
     assert lines[2:] == [
-        "| a | 3 | 82.00 ± 2.00 | 50.00 ± 0.00 | 100.00 ± 0.00 | +32.00 |",
+        "| a | 3 | 82.00 ± 2.00 | 50.00 ± 0.00 | 100.00 ± 0.00 | +32.00 ± 2.00 |",
         "| b | 1 | 49.88 | 50.00 | 100.00 | -0.12 |",
         "| c | 0 | – | – | – | – |",
     ]
@@ -57,7 +57,7 @@ def test_the_table(spec: Spec) -> None:
 
 def test_integers_that_cost_nothing_have_no_negative_zero(spec: Spec) -> None:
     found = rows(a={0: 50, 1: 49.99, 2: 50})
-    assert table(spec, found).splitlines()[2].endswith("| +0.00 |")
+    assert table(spec, found).splitlines()[2].endswith("| +0.00 ± 0.01 |")
 
 
 def test_differences_are_of_the_same_seed() -> None:
