@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from isa.checkpoint import (
-    CheckpointError,
-    check_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from isa.checkpoint import write_checkpoint
 from isa.network import CheckpointInfo, tensor_shapes
 from rbonn_train.methods import layer_maker
 from rbonn_train.methods.base import BinaryConv2d, hard_sign
@@ -22,23 +17,9 @@ from rbonn_train.network import BinaryNetwork
 #: The key in a checkpoint's ``training`` of who released the weights, and one of its values.
 RELEASED_BY, REACTNET = "released_by", "ReActNet"
 
-__all__ = [
-    "REACTNET",
-    "RELEASED_BY",
-    "CheckpointError",
-    "check_checkpoint",
-    "export_tensors",
-    "load_frozen",
-    "load_model",
-    "read_checkpoint",
-    "save_model",
-    "write_checkpoint",
-]
 
-
-def export_tensors(model: BinaryNetwork, *, latent: bool = False) -> dict[str, np.ndarray]:
-    """The tensors of the checkpoint format, float32; binary weights as their int8 signs, or with
-    ``latent`` as the float32 values behind them (larger, but good for further training)."""
+def export_tensors(model: BinaryNetwork) -> dict[str, np.ndarray]:
+    """The tensors of the checkpoint format, float32; binary weights as their int8 signs."""
     state = model.state_dict()
     tensors: dict[str, np.ndarray] = {}
     for name in tensor_shapes(model.network):
@@ -47,9 +28,8 @@ def export_tensors(model: BinaryNetwork, *, latent: bool = False) -> dict[str, n
             if not isinstance(layer, BinaryConv2d):
                 raise TypeError(f"Layer {name} must be binary, not {type(layer).__name__}")
             tensors[name] = layer.alpha.detach().cpu().numpy()
-            values = layer.decisive().cpu().numpy().copy()
-            signs = np.where(values >= 0, 1, -1).astype(np.int8)
-            tensors[name.removesuffix("alpha") + "weight"] = values if latent else signs
+            signs = np.where(layer.decisive().cpu().numpy() >= 0, 1, -1).astype(np.int8)
+            tensors[name.removesuffix("alpha") + "weight"] = signs
         else:
             tensors[name] = state[name].cpu().numpy().copy()
     return tensors
@@ -60,12 +40,10 @@ def save_model(
     model: BinaryNetwork,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
-    *,
-    latent: bool = False,
 ) -> None:
     """Writes the model with its scales (if any) atomically."""
     info = CheckpointInfo(model.network, model.quantisation, training, metrics)
-    write_checkpoint(path, info, export_tensors(model, latent=latent))
+    write_checkpoint(path, info, export_tensors(model))
 
 
 def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
@@ -88,8 +66,8 @@ def load_model(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> Binar
 
 
 def load_frozen(info: CheckpointInfo, tensors: Mapping[str, np.ndarray]) -> BinaryNetwork:
-    """What :func:`load_model` gives, for inference alone: the weights alpha * sign(w) are computed
-    once, not for every batch."""
+    """What :func:`load_model` gives, up to rounding, for inference alone: the weights alpha *
+    sign(w) are computed once, not for every batch."""
     state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
     for name in [n for n in state if n.endswith(".conv.alpha")]:
         weight = name.removesuffix("alpha") + "weight"

@@ -65,4 +65,7 @@ def load_model_yaml(name: str) -> ModelConfig:
 
 def config_from_dict(name: str, raw: dict[str, Any]) -> tuple[Network, Recipe]:
     """Network and recipe from plain data with those keys. Raises NetworkError, RecipeError."""
+    for key in ("network", "recipe"):
+        if not isinstance(raw[key], dict):
+            raise RecipeError(f"{key} must hold keys and values, not {raw[key]!r}")
     return network_from_dict({"name": name, **raw["network"]}), recipe_from_dict(raw["recipe"])

@@ -92,7 +92,7 @@ def _read_idx(path: Path, dimensions: int) -> Images:
     """An IDX file: 0, 0, type, dimensions, big-endian sizes, values."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"Data file {path} must be readable, not damaged: {error}") from error
     start = 4 + 4 * dimensions
     if len(raw) < start or raw[:4] != bytes((0, 0, IDX_UINT8, dimensions)):
@@ -115,7 +115,7 @@ def load_npz(path: Path) -> tuple[Images, Labels | None]:
             labels = file["labels"].astype(np.int64) if "labels" in file else None
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"Image file {path} must be a readable npz file: {error}") from error
     return images, labels
 

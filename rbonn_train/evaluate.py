@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from isa.checkpoint import FloatArray
+from isa.checkpoint import FloatArray, read_checkpoint
 from isa.folding import fold_network
 from isa.network import CheckpointInfo
-from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.checkpoint import load_model
 from rbonn_train.data import (
     CLASSES,
     DataError,
@@ -60,7 +60,7 @@ def evaluate(
     """
     check_arith(arith)
     info, tensors = read_checkpoint(checkpoint, calibrated=arith == "integer")
-    if info.network.classes > CLASSES:
+    if info.network.classes != CLASSES:
         raise DataError(
             f"Network {info.network.name} must have the {CLASSES} classes of Fashion-MNIST, not "
             f"{info.network.classes}: measure it with `rbonn run` on labelled --images of its own"

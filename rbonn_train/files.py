@@ -1,7 +1,7 @@
 """Images that stay in their files until a batch needs them: folders, and shards of WebDataset.
 
 DATA/train/CLASS/*.jpg and DATA/test/CLASS/*.jpg, or DATA/train/*.tar and DATA/test/*.tar, whose
-members are KEY.jpg (or another format of pillow) and KEY.cls, the number of the class as text. The
+members are KEY.jpg (.jpeg, .png, .bmp or .webp) and KEY.cls, the number of the class as text. The
 folder "val" will do for "test". The headers of all shards are read once; then every image can be
 read by itself, so that order, interruption and several processes are as with folders.
 """
@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from isa.network import Network
 from rbonn_train.crops import View, draw_views, lit, middle
 from rbonn_train.data import DataError, Images, Labels, mixed
-from rbonn_train.folder import ENDINGS, MODES, class_names, list_images, split_folder
+from rbonn_train.folder import ENDINGS, MODES, UNREADABLE, class_names, list_images, split_folder
 from rbonn_train.recipe import Recipe
 
 THREADS = 8
@@ -97,9 +97,13 @@ def _list_shard(shard: Path) -> Iterator[tuple[Entry, int]]:
     labels: dict[str, int] = {}
     try:
         with tarfile.open(shard, "r:") as file:
-            for member in file:
-                key, _, ending = member.name.rpartition("/")[2].partition(".")
+            for member in filter(tarfile.TarInfo.isfile, file):
+                folder, slash, name = member.name.rpartition("/")
+                base, _, ending = name.partition(".")
+                key = folder + slash + base
                 if f".{ending.lower()}" in ENDINGS:
+                    if key in images:
+                        raise DataError(f"Shard {shard} must have one image of {key}, not more")
                     place = member.offset_data, member.size
                     images[key] = Entry(str(shard), member.name, *place)
                 elif ending == LABEL:
@@ -134,7 +138,7 @@ def decode(entry: Entry, network: Network) -> Image.Image:
             raw = file.read(entry.size or -1)
         with Image.open(BytesIO(raw)) as image:
             return image.convert(MODES[network.input_channels])
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"Image {entry} must be readable, not damaged: {error}") from error
 
 

@@ -1,7 +1,7 @@
 """A data set as folders of images: DATA/train/CLASS/*.png and DATA/test/CLASS/*.png (or val).
 
 Classes are numbered in the order of their folders' names. Images of any size are made to fit like
-those of any data set (:func:`isa.pixels.fit`); all formats of pillow are read.
+those of any data set (:func:`isa.pixels.fit`); files of the :data:`ENDINGS` are read.
 """
 
 from pathlib import Path
@@ -13,6 +13,10 @@ from isa.network import Network
 from rbonn_train.data import DataError, Dataset, Images, fit_images, mixed
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # pillow's, by input channels
+UNREADABLE = (
+    OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What pillow raises for a damaged image."""
 ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 
@@ -70,6 +74,6 @@ def read_image(path: Path, network: Network) -> Images:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert(MODES[network.input_channels]))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"Image {path} must be readable, not damaged: {error}") from error
     return fit_images(pixels.reshape(1, *pixels.shape[:2], network.input_channels), network)

@@ -16,18 +16,16 @@ import math
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 from tqdm import tqdm
 
 from isa.checkpoint import write_atomically
-from isa.network import Network, Quantisation
+from isa.network import Quantisation
 from rbonn_train import state
 from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
 from rbonn_train.config import ModelConfig
@@ -35,54 +33,35 @@ from rbonn_train.data import Dataset, batch_size, check_labels
 from rbonn_train.diagnose import broken_layer, broken_tensor
 from rbonn_train.events import write_logs
 from rbonn_train.files import FileSet
-from rbonn_train.methods import REAL, layer_maker
-from rbonn_train.methods.base import after_backward, after_step, binary_layers
+from rbonn_train.methods import REAL
+from rbonn_train.methods.base import binary_layers
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.optim import Average, make_optimizer, set_learning_rate
+from rbonn_train.optim import Average, LostGradient, make_optimizer, set_learning_rate, update
 from rbonn_train.parallel import ALONE, World, apart
-from rbonn_train.recipe import Recipe, Step
-from rbonn_train.results import Judge, write_results
+from rbonn_train.phases import FIRST_SUFFIX, Phase, binary_from_real, load_first, phases
+from rbonn_train.results import Judge, write_real, write_results
 from rbonn_train.source import ahead, make_source
 from rbonn_train.state import Interrupts, Progress, StateError
 from rbonn_train.teacher import SUFFIX as REAL_SUFFIX
-from rbonn_train.teacher import Objective, load_teacher, save_real
+from rbonn_train.teacher import Objective, load_teacher, teacher_digest
 from rbonn_train.watch import Watch
 
 # Training images that the last statistics of BN and the last scales come from.
 STATISTICS_IMAGES = 20_000
 SCALES_IMAGES = 7000
-FIRST_SUFFIX = ".step1.safetensors"
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One step of a run; the network of a ``deployed`` one is written as a checkpoint."""
-
-    title: str
-    step: Step
-    quantised: int = 0
-    deployed: bool = False
-
-
-def phases(recipe: Recipe) -> tuple[Phase, ...]:
-    """Method ``real`` is trained for as long as both steps are together, at the rate of step 1."""
-    first, second = recipe.binary_activations, recipe.binary_weights
-    if recipe.method == REAL:
-        return (Phase("real", dataclasses.replace(first, epochs=first.epochs + second.epochs)),)
-    last = Phase("step 2", second, recipe.quantised_epochs, deployed=True)
-    return Phase("step 1", first), last
-
-
 class Trainer:
     """One run. ``train_set`` and ``test_set`` fit the network; ``save_every``: minutes between two
     writings of its state; ``first``: a file of step 1 to begin step 2 from; ``notes``: kept in the
     state; ``world``: the processes that share the work; ``advice``: how an interrupted run goes on,
-    if not by `rbonn train --resume`. Raises DataError for labels that do not fit, CheckpointError
-    for such a teacher."""
+    if not by `rbonn train --resume`; ``interrupts``: what asks it to stop, if several runs share
+    that. Raises DataError for labels that do not fit, CheckpointError for such a teacher,
+    ParallelError for a batch that the processes cannot share."""
 
     def __init__(
         self,
@@ -99,6 +78,7 @@ class Trainer:
         notes: Mapping[str, Any] | None = None,
         world: World = ALONE,
         advice: str | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
         self.config, self.recipe, self.seed, self.world = config, config.recipe, seed, world
         self.progress = progress and world.first
@@ -107,6 +87,7 @@ class Trainer:
         for dataset, name in ((train_set, "training"), (test_set, "test")):
             check_labels(dataset.labels, network.classes, name)
         self.source = make_source(train_set, network, self.recipe)
+        world.part(min(self.recipe.batch, len(train_set)))  # raises, if they cannot share it
         self.digest = [train_set.digest(), test_set.digest()]
         plain = dataclasses.replace(self.recipe, crop=1.0, lighting=0.0)
         self.judge = Judge(make_source(test_set, network, plain), self.device)
@@ -114,12 +95,13 @@ class Trainer:
         self.state_path = out / f"{network.name}{state.SUFFIX}"
         self.save_every, self.notes = save_every, dict(notes or {})
         self.advice = advice or f"go on with `rbonn train --resume {out}`"
-        self.random, self.interrupts = torch.Generator(), Interrupts()
+        self.random, self.interrupts = torch.Generator(), interrupts or Interrupts()
         self.phases = phases(self.recipe)
         real = not self.phases[-1].deployed
         self.target = self.checkpoint.with_suffix(REAL_SUFFIX) if real else self.checkpoint
         path = self.recipe.teacher
         teacher = None if path is None else load_teacher(path, network)
+        self.teacher = teacher_digest(path)
         self.objective = Objective(self.recipe, teacher).to(self.device)
         self.at = Progress(phase=0 if first is None else 1)
         self._begin(None if first is None else load_first(first, network))
@@ -220,13 +202,13 @@ class Trainer:
             raise TrainingError(
                 f"Loss must be finite, not {value} in {place}, at {layer}; {self._kept()}"
             )
-        self.model.zero_grad()  # Bop's weights, too, which no optimiser has
-        loss.backward()
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        after_backward(self.model)
-        self.optimizer.step()
-        after_step(self.model)
+        try:
+            update(self.model, self.optimizer, loss, recipe.clip)
+        except LostGradient as error:
+            raise TrainingError(
+                f"Gradients must be finite, not NaN or infinite in {place}, at {error}; "
+                f"{self._kept()}"
+            ) from error
         if self.average is not None:
             self.average.update(self.model)
         at.loss += value
@@ -250,20 +232,25 @@ class Trainer:
         )
         at.layers.append(self.watch.epoch(self.model))
         if self.world.first:
-            write_logs(self.checkpoint, at.curve, at.layers)
+            write_logs(self.target, at.curve, at.layers)
         if self.progress:
             tqdm.write(f"{self.config.network.name} {at.curve[-1]}")
         if phase.deployed:
-            if last:
-                with apart(self.result):
-                    self.result.estimate_statistics(self._sample(STATISTICS_IMAGES))
-                self._quantise(best_scales(self.result, self._sample(SCALES_IMAGES)))
             if self.world.first:
+                if last:
+                    self._settle()
                 self._write(last=last)
             at.saved = True
         elif last and self.recipe.method == REAL and self.world.first:
-            save_real(self.target, self.result)
+            accuracy = {"accuracy_float": at.curve[-1]["test_accuracy"]}
+            write_real(self.target, self.result, self._told(), accuracy)
         at.next_epoch()
+
+    def _settle(self) -> None:
+        """The last statistics and scales; in process 0 alone, whose network is written."""
+        with apart(self.result):
+            self.result.estimate_statistics(self._sample(STATISTICS_IMAGES))
+        self._quantise(best_scales(self.result, self._sample(SCALES_IMAGES)))
 
     def _check_finite(self, phase: Phase) -> None:
         """Raises TrainingError where an epoch left a network that is not finite: no loss has seen
@@ -302,8 +289,9 @@ class Trainer:
         self.result.quantise(quantisation)
 
     def _calibrate(self) -> Quantisation:
-        sample = self._sample(CALIBRATION_IMAGES).split(BATCH)
-        return self.result.calibrate(sample, self.recipe.percentile)
+        sample = self._sample(CALIBRATION_IMAGES)
+        batches = sample.split(batch_size(self.config.network, BATCH))
+        return self.result.calibrate(batches, self.recipe.percentile)
 
     def _sample(self, count: int) -> Tensor:
         return self.source.sample(count).to(self.device)
@@ -312,18 +300,21 @@ class Trainer:
         """Batches per epoch; the last, smaller one is left out unless it is the only one."""
         return max(1, len(self.source.labels) // self.recipe.batch)
 
-    def _write(self, *, last: bool) -> None:
-        training = {
+    def _told(self) -> dict[str, Any]:
+        """What a checkpoint says of its training."""
+        return {
             "seed": self.seed,
             "recipe": self.recipe.published(),
             "torch": torch.__version__,
             "curve": self.at.curve,
         }
+
+    def _write(self, *, last: bool) -> None:
         rounded = self.result.quantisation
         if rounded is None:  # an early epoch: usable, but not trained for its rounding
             self.result.quantise(self._calibrate())
         metrics = self.judge.metrics(self.result) if last else {}
-        write_results(self.checkpoint, self.result, training, metrics, self.at.layers)
+        write_results(self.checkpoint, self.result, self._told(), metrics, self.at.layers)
         self.result.quantise(rounded)
 
     def _save_if_due(self, stop: bool) -> None:
@@ -344,9 +335,10 @@ class Trainer:
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
                 "digest": self.digest,
+                "teacher": self.teacher,
                 **self.notes,
             },
-            "environment": state.environment(),
+            "environment": state.environment(self.device.type, self.world.size),
             "progress": state.progress_to_dict(self.at),
             "model": self.model.state_dict(),
             "quantisation": None if quantisation is None else dataclasses.asdict(quantisation),
@@ -364,6 +356,10 @@ class Trainer:
         """Goes to where :meth:`save` was called. Raises StateError for another run's state."""
         if content["run"]["digest"] != self.digest:
             raise StateError("Data set must be the one that the run began with")
+        if content["run"].get("teacher") != self.teacher:
+            raise StateError(
+                f"Teacher {self.recipe.teacher} must hold what it held when the run began"
+            )
         self.at = Progress(**content["progress"])
         self._begin(BinaryNetwork(self.config.network) if self.at.phase else None)
         self.model.load_state_dict(content["model"])
@@ -374,22 +370,3 @@ class Trainer:
         if content["quantisation"] is not None:
             self._quantise(Quantisation(**content["quantisation"]))
         state.restore_random_states(content["random"], self.random)
-
-
-def load_first(path: Path, network: Network) -> BinaryNetwork:
-    """The network that step 1 left in a file. Raises TrainingError where it is another's."""
-    model = BinaryNetwork(network)
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrainingError(f"File {path} must hold step 1 of {network.name}: {error}") from error
-    return model
-
-
-def binary_from_real(first: BinaryNetwork, recipe: Recipe) -> BinaryNetwork:
-    """A network with binary weights that starts from the tensors of step 1."""
-    second = BinaryNetwork(first.network, layer_maker(recipe.method, **recipe.options))
-    second.load_state_dict(first.state_dict(), strict=False)
-    for layer in binary_layers(second):
-        layer.start()
-    return second

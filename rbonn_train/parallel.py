@@ -64,7 +64,9 @@ class World:
             return model
         synchronise(model)
         own = any(layer.own_gradients for layer in binary_layers(model))
-        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=own)
+        return DistributedDataParallel(
+            model, forward_sync_buffers=False, find_unused_parameters=own
+        )
 
 
 ALONE = World()
@@ -82,9 +84,9 @@ def joined(device: str) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    if device == "cuda":
+    if device == "cuda":  # first: NCCL takes the device that is set when it starts
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

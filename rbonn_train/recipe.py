@@ -20,6 +20,7 @@ from rbonn_train.methods import METHODS, REAL, layer_maker
 from rbonn_train.quant import PERCENTILE
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -44,6 +45,8 @@ class Step:
                 f"A step must have at least 0 epochs and a learning rate above 0, not "
                 f"{self.epochs} and {self.learning_rate}"
             )
+        if self.weight_decay < 0:
+            raise RecipeError(f"weight_decay must be at least 0, not {self.weight_decay}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Recipe:
 
         known = (*METHODS, REAL)
         rule(self.method in known, "method", f"one of {', '.join(known)}")
+        rule(self.method != REAL or not self.options, "options", "none for method real")
         try:
             if self.method != REAL:
                 with torch.device("meta"):  # the layer checks its options; draws no random numbers
@@ -116,14 +120,19 @@ class Recipe:
             rule(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         rule(0 <= self.teacher_weight <= 1, "teacher_weight", "0 to 1")
 
+    @property
+    def in_files(self) -> bool:
+        """Whether images must stay in their files, as they are cut and lit anew each time."""
+        return self.crop < 1 or self.lighting > 0
+
     def with_epochs(self, epochs: int) -> "Recipe":
-        """The same recipe over ``epochs`` in all, shared between the steps in its proportion; a
-        single epoch is one of step 2, from scratch."""
+        """The same recipe over ``epochs`` in all, shared between the steps in its proportion, at
+        least one each where it has both; a single epoch is one of step 2, from scratch."""
         if epochs < 1:
             raise RecipeError(f"Epochs must be at least 1, not {epochs}")
         first, second = self.binary_activations, self.binary_weights
         share = round(epochs * first.epochs / (first.epochs + second.epochs))
-        share = min(max(share, 1), epochs - 1)  # 0 for a single epoch
+        share = min(max(share, 1), epochs - 1) if first.epochs else 0  # 0 for a single epoch
         return dataclasses.replace(
             self,
             binary_activations=dataclasses.replace(first, epochs=share),

@@ -17,6 +17,7 @@ from rbonn_train.integer import IntegerNetwork
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.page import render
 from rbonn_train.source import Source
+from rbonn_train.teacher import save_real
 
 
 class Judge:
@@ -51,6 +52,16 @@ class Judge:
             "accuracy_simulated": simulated,
             "accuracy_integer": self._share(lambda x: integers(x.permute(0, 2, 3, 1).numpy())),
         }
+
+
+def write_real(
+    path: Path, model: BinaryNetwork, training: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Writes a teacher, and beside it as JSON all that is known of its training."""
+    save_real(path, model)
+    network = dataclasses.asdict(model.network)
+    report = {"network": network, **training, "metrics": metrics}
+    write_json_atomically(path.with_suffix(".json"), report)
 
 
 def write_results(

@@ -78,6 +78,8 @@ def train(
     would be lost.
     """
     check_device(options.get("device", "cpu"))
+    if out.exists() and not out.is_dir():
+        raise StateError(f"Folder of a run must be a folder, not the file {out}")
     path = out / f"{config.network.name}{SUFFIX}"
     if path.exists():
         raise StateError(
@@ -93,7 +95,7 @@ def train(
 
 def _anchored(recipe: Recipe) -> Recipe:
     """The recipe, its teacher's file found from any working folder."""
-    if recipe.teacher is None or recipe.teacher in OUTSIDE:
+    if not recipe.teacher or recipe.teacher in OUTSIDE:
         return recipe
     return dataclasses.replace(recipe, teacher=str(Path(recipe.teacher).resolve()))
 
@@ -122,14 +124,14 @@ def resume(folder: Path, name: str | None = None, **options: Any) -> Path:
                 f"{path}: going on with {trainer.phases[progress['phase']].title}, epoch "
                 f"{progress['epoch'] + 1}, batch {progress['batch']}"
             )
-            for line in differences(content["environment"]):
+            now = environment(trainer.device.type, world.size)
+            for line in differences(content["environment"], now):
                 print(line)
         return trainer.run()
 
 
-def differences(recorded: Mapping[str, Any]) -> list[str]:
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs from the environment of a state, in which its sums round as they did."""
-    now = environment()
     return [
         f"note: {name} is {now[name]}, was {value}: weights will differ in their last bits"
         for name, value in recorded.items()
@@ -166,6 +168,6 @@ def _load(
         return Dataset(fit_images(dataset.images, network), dataset.labels)
     if has_shards(data):
         return list_shards(split, data)
-    if recipe is not None and (recipe.crop < 1 or recipe.lighting):
+    if recipe is not None and recipe.in_files:
         return list_folder(split, data, network)
     return load_folder(split, data, network)

@@ -45,10 +45,15 @@ class MemorySource:
     """A :class:`Dataset`, whose images are in a random order already."""
 
     def __init__(self, dataset: Dataset, network: Network, recipe: Recipe) -> None:
-        if recipe.crop < 1 or recipe.lighting:
+        if recipe.in_files:
             raise DataError(
                 "Images for random crops or lighting must be in a folder or in shards: name it "
                 "with --data"
+            )
+        if recipe.shift >= min(network.input_size):
+            raise DataError(
+                f"shift must be below the images' {min(network.input_size)} pixels, not "
+                f"{recipe.shift}"
             )
         self.images, self.labels = to_tensor(dataset.images), torch.from_numpy(dataset.labels)
         self.border = torch.from_numpy(fixed.border_values(network.mean))

@@ -90,9 +90,14 @@ def restore_random_states(states: Mapping[str, Any], own: torch.Generator) -> No
     random.setstate(states["python"])
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str, processes: int) -> dict[str, Any]:
     """What besides the state decides the last bits of a sum."""
-    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "processes": processes,
+    }
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:

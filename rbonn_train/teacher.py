@@ -7,6 +7,7 @@ metadata. Or, for ImageNet, one that others trained (:mod:`rbonn_train.outside`)
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from isa.checkpoint import CheckpointError, write_atomically
+from isa.checkpoint import CheckpointError, read_checkpoint, write_atomically
 from isa.network import Network, NetworkError, network_from_dict
-from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.checkpoint import load_model
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.outside import CHANNELS, CLASSES, OUTSIDE
 from rbonn_train.recipe import Recipe
@@ -36,6 +37,11 @@ def save_real(path: Path, model: BinaryNetwork) -> None:
 def load_teacher(name: str, student: Network) -> nn.Module:
     """The network in the file ``name``, or of that name in OUTSIDE, in evaluation mode, without
     gradients. Raises CheckpointError, also where its images or classes are not the student's."""
+    if not name:
+        raise CheckpointError(
+            f"This recipe needs a teacher: --set teacher=FILE, which `rbonn train --method real` "
+            f"writes, or one of {', '.join(OUTSIDE)}; or, for labels alone, --set teacher=null"
+        )
     if name in OUTSIDE:
         wanted = {"input_channels": CHANNELS, "classes": CLASSES}
         _check_fits(name, student, wanted)
@@ -60,6 +66,13 @@ def load_teacher(name: str, student: Network) -> nn.Module:
     keys = ("input_size", "input_channels", "classes")
     _check_fits(name, student, {key: getattr(model.network, key) for key in keys})
     return model.eval().requires_grad_(False)
+
+
+def teacher_digest(name: str | None) -> int | None:
+    """Changes with what is in the file ``name``; None where a teacher has none."""
+    if name is None or not Path(name).is_file():
+        return None
+    return zlib.crc32(Path(name).read_bytes())
 
 
 def _check_fits(name: str, student: Network, teacher: Mapping[str, object]) -> None:

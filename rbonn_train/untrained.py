@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from isa.checkpoint import write_checkpoint
 from isa.network import UNTRAINED, CheckpointInfo, Network
-from rbonn_train.checkpoint import export_tensors, write_checkpoint
+from rbonn_train.checkpoint import export_tensors
 from rbonn_train.methods import layer_maker
 from rbonn_train.methods.base import ScaledConv2d
 from rbonn_train.network import BinaryNetwork

@@ -148,7 +148,8 @@ def golden_alone(
     """Frames per second of the golden model and of PyTorch, with the same number of threads."""
     import torch
 
-    from rbonn_train.checkpoint import load_frozen, read_checkpoint
+    from isa.checkpoint import read_checkpoint
+    from rbonn_train.checkpoint import load_frozen
     from rbonn_train.data import to_tensor
     from sim.golden import Golden
 

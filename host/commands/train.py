@@ -9,6 +9,7 @@ Every few minutes, and on Ctrl-C or SIGTERM, the state of the run is written to 
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from host.errors import UserError, positive
@@ -16,6 +17,26 @@ from host.models import model_name
 
 HELP = "train a network"
 OUT = "build/train"
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed that every generator takes."""
+    from rbonn_train.recipe import LARGEST_SEED
+
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be 0 to {LARGEST_SEED}, not {text!r}")
+    return int(text)
+
+
+def minutes(text: str) -> float:
+    """An argparse type: a finite time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of minutes above 0, not {text!r}")
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, e.g. binary_weights.epochs=20; may be repeated",
     )  # fmt: skip
     parser.add_argument("--epochs", metavar="N", type=positive, help="in all (default: its recipe)")
-    parser.add_argument("--seed", metavar="S", type=int, help="random seed (default: 0)")
+    parser.add_argument("--seed", metavar="S", type=seed, help="random seed (default: 0)")
     parser.add_argument("--out", metavar="DIR", help=f"(default: {OUT})")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
     parser.add_argument(
@@ -36,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="D", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
-        "--save-every", metavar="MINUTES", type=float, default=5.0,
+        "--save-every", metavar="MINUTES", type=minutes, default=5.0,
         help="between two writings of the state (default: 5)",
     )  # fmt: skip
 

@@ -83,6 +83,25 @@ def test_damaged_data(folder: Path) -> None:
         load_split("train", folder)
 
 
+def test_no_damaged_byte_is_an_internal_error(folder: Path, tmp_path: Path) -> None:
+    """Whatever the decompression makes of it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 9, (3, 28, 28, 1), np.uint8)
+    np.savez_compressed(tmp_path / "x.npz", images=images)
+    for path in (folder / "train-images-idx3-ubyte.gz", tmp_path / "x.npz"):
+        whole, refused = path.read_bytes(), 0
+        for place in rng.integers(0, len(whole), 60):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0x55
+            path.write_bytes(damaged)
+            try:
+                load_npz(path) if path.suffix == ".npz" else load_split("train", folder)
+            except DataError:
+                refused += 1
+        assert refused > 30
+        path.write_bytes(whole)
+
+
 def test_npz_files(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, images=np.zeros((2, 4, 4, 1), np.uint8))

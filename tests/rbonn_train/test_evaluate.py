@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isa.checkpoint import CheckpointError, write_checkpoint
+from isa.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from isa.folding import fold_network
 from isa.network import Quantisation
 from rbonn_train import evaluate as module
 from rbonn_train.calibrate import best_scales, calibrate
-from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.checkpoint import load_model
 from rbonn_train.data import DataError, Dataset, load_shipped, to_tensor
 from rbonn_train.evaluate import evaluate, predict
 from rbonn_train.integer import IntegerNetwork
@@ -52,11 +52,13 @@ def test_predict_refuses(path: Path) -> None:
 def test_evaluate_counts_the_whole_test_set(
     arith: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    network = dataclasses.replace(small_network("plain"), classes=10)
+    write_checkpoint(path, *random_checkpoint(network))
     images = np.random.default_rng(0).integers(0, 256, (300, 28, 28, 1), np.uint8)
-    small = module.fit_images(images, small_network("plain"))
+    small = module.fit_images(images, network)
     logits, _ = predict(path, small, arith)
     labels = logits.argmax(axis=1)
-    labels[:75] = (labels[:75] + 1) % 3
+    labels[:75] = (labels[:75] + 1) % 10
 
     def load(split: str, data: Path | None) -> Dataset:
         assert (split, data) == ("test", tmp_path)
@@ -66,14 +68,15 @@ def test_evaluate_counts_the_whole_test_set(
     assert evaluate(path, arith, tmp_path) == {"accuracy": 0.75, "images": 300}
 
 
-def test_evaluate_refuses_a_network_of_other_classes(tmp_path: Path) -> None:
-    network = dataclasses.replace(small_network("plain"), classes=11)
+@pytest.mark.parametrize("classes", [3, 11])
+def test_evaluate_refuses_a_network_of_other_classes(classes: int, tmp_path: Path) -> None:
+    network = dataclasses.replace(small_network("plain"), classes=classes)
     write_checkpoint(tmp_path / "a.safetensors", *random_checkpoint(network))
     with pytest.raises(DataError) as error:
         evaluate(tmp_path / "a.safetensors", "float")
     assert str(error.value) == (
-        "Network plain must have the 10 classes of Fashion-MNIST, not 11: measure it with "
-        "`rbonn run` on labelled --images of its own"
+        f"Network plain must have the 10 classes of Fashion-MNIST, not {classes}: measure it with "
+        f"`rbonn run` on labelled --images of its own"
     )
 
 

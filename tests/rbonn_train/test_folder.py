@@ -1,5 +1,7 @@
 """Data sets of image files, and what is said of broken ones."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from isa.network import Network
 from rbonn_train.data import DataError, Dataset
+from rbonn_train.files import Entry, decode
 from rbonn_train.folder import is_folder_set, load_folder, read_image
 from rbonn_train.runs import load_data
 
@@ -54,6 +57,17 @@ def test_a_corrupt_image_is_named(data: Path, network: Network) -> None:
         path.write_bytes(broken)
         with pytest.raises(DataError, match=f"^Image {path} must be readable, not damaged: "):
             load_folder("train", data, network)
+
+
+def test_an_image_of_impossible_size_is_named(data: Path, network: Network) -> None:
+    path = data / "train" / "bag" / "1.png"
+    header = b"IHDR" + struct.pack(">2I5B", 20_000, 20_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(DataError, match=f"^Image {path} must be readable, not damaged: "):
+        read_image(path, network)
+    with pytest.raises(DataError, match=f"^Image {path} must be readable, not damaged: "):
+        decode(Entry(str(path)), network)
 
 
 def test_a_small_image_is_enlarged(data: Path, network: Network) -> None:

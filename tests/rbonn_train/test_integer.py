@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from isa import fixed
+from isa.checkpoint import read_checkpoint
 from isa.fixed import IntArray
 from isa.folding import FoldedConv, FoldedNetwork, fold_network
 from isa.network import Network
-from rbonn_train.checkpoint import load_model, read_checkpoint
-from rbonn_train.config import MODELS_FOLDER
+from rbonn_train.checkpoint import load_model
+from rbonn_train.config import MODELS_FOLDER, load_model_yaml
 from rbonn_train.data import load_shipped, to_tensor
 from rbonn_train.evaluate import accuracy, predict
 from rbonn_train.integer import IntegerNetwork, average_2x2, exact_conv, round_shift
+from rbonn_train.recipe import recipe_from_dict
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
 Maps = tuple[IntArray, IntArray | None]
@@ -159,6 +161,7 @@ def test_shipped_checkpoint_on_the_images_that_ship(model: str) -> None:
     images = info.metrics["images"]  # whole ones: a difference of decimals is not exact
     integer, real = (round(info.metrics[f"accuracy_{a}"] * images) for a in ("integer", "float"))
     assert integer >= real - 0.002 * images
+    assert recipe_from_dict(info.training["recipe"]) == load_model_yaml(model).recipe
     if model != "tiny":
         assert info.metrics["accuracy_integer"] >= 0.91
         assert measured["accuracy"] >= 0.88

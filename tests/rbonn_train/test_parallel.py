@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from rbonn_train.config import ModelConfig
+from rbonn_train.data import Dataset
+from rbonn_train.loop import Trainer
 from rbonn_train.methods.base import BinaryConv2d
 from rbonn_train.parallel import ParallelError, World
 from tests.rbonn_train import process
@@ -55,6 +58,13 @@ def test_parts_of_a_batch() -> None:
     with pytest.raises(ParallelError) as error:
         World(1, 2).part(5)
     assert str(error.value) == "Batch must be a multiple of the 2 processes, not 5 images"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_training(
+    config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ParallelError, match="multiple of the 3 processes, not 32 images"):
+        Trainer(config, dataset, dataset, 0, tmp_path, progress=False, world=World(0, 3))
 
 
 def test_one_process_alone_changes_nothing() -> None:

@@ -36,6 +36,7 @@ def test_epochs_are_shared_between_the_steps() -> None:
     assert shares(recipe, 3) == (1, 2, 2)
     assert shares(recipe, 1) == (0, 1, 1)
     assert shares(Recipe(Step(1), Step(19)), 2) == (1, 1, 1)
+    assert shares(Recipe(Step(0), Step(5)), 10) == (0, 10, 2)
     assert recipe.with_epochs(6).binary_activations.weight_decay == 1e-5
     with pytest.raises(RecipeError, match="Epochs must be at least 1, not 0"):
         recipe.with_epochs(0)
@@ -87,12 +88,27 @@ def test_another_method_starts_from_its_own_options() -> None:
         ("binary_weights=7", "binary_weights must be a mapping, not 7"),
         ("binary_weights.epochs=x", "binary_weights.epochs must be an integer, not 'x'"),
         ("quantised_epochs=9", "quantised_epochs must be 0 to 8, not 9"),
+        ("binary_weights.weight_decay=-1", "weight_decay must be at least 0, not -1.0"),
     ],
 )
 def test_wrong_values_are_named(setting: str, message: str) -> None:
     with pytest.raises(RecipeError) as error:
         recipe_from_dict(RAW).changed(parse_settings([setting]))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "known"),
+    [("none", "tau", "penalty"), ("bop", "sigma", "gamma, threshold"), ("plain", "tau", "none")],
+)
+def test_options_without_effect_are_refused(method: str, option: str, known: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        recipe_from_dict({**RAW, "method": method, "options": {option: 0.5}})
+    assert str(error.value) == (
+        f"Options of method {method} must be among: {known}; not '{option}'"
+    )
+    with pytest.raises(RecipeError, match=r"^options must be none for method real, not "):
+        recipe_from_dict({**RAW, "method": "real", "options": {option: 0.5}})
 
 
 def test_unknown_keys_list_the_known() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isa.checkpoint import read_checkpoint
 from isa.network import Network, Stem, tensor_shapes
-from rbonn_train.checkpoint import load_model, read_checkpoint
+from rbonn_train.checkpoint import load_model
 from rbonn_train.config import load_model_yaml
 from rbonn_train.evaluate import predict
 from rbonn_train.released import ReleasedError, import_released, read_released

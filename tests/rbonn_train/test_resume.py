@@ -1,6 +1,7 @@
 """A run that was interrupted equals one that was not, bit for bit, wherever it stopped."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -21,9 +22,12 @@ from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset
 from rbonn_train.files import FileSet
 from rbonn_train.loop import Trainer
+from rbonn_train.network import BinaryNetwork
 from rbonn_train.runs import load_data
 from rbonn_train.state import StateError, read_state
+from rbonn_train.teacher import save_real
 
+ROOT = Path(__file__).parents[2]
 BATCHES = 8  # an epoch; the run has 5 epochs
 
 
@@ -158,6 +162,70 @@ def test_another_data_set_is_refused(config: ModelConfig, dataset: Dataset, tmp_
     other.images[3, 2, 1] ^= 1
     with pytest.raises(StateError, match="Data set must be the one that the run began with"):
         trainer(config, other, tmp_path).restore(read_state(run.state_path))
+
+
+SCRIPT = """
+import os, signal, sys
+from host import cli
+from rbonn_train.loop import Trainer
+real, calls = Trainer._step, 0
+
+def step(self, *args):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, *args)
+
+Trainer._step = step
+sys.exit(cli.main(sys.argv[2:]))
+"""
+MODEL = """
+network: {input_size: [8, 8], input_channels: 1, classes: 2, widths: [8], blocks_per_stage: [1],
+          mean: [0.3], std: [0.35]}
+recipe: {binary_activations: {epochs: 2}, binary_weights: {epochs: 2}, batch: 4, shift: 1}
+"""
+
+
+@pytest.mark.full
+def test_another_process_goes_on(tmp_path: Path) -> None:
+    """From SIGTERM in the middle of an epoch, by the commands that a user gives."""
+    rng = np.random.default_rng(0)
+    for split, name, number in itertools.product(("train", "test"), "ab", range(8)):
+        path = tmp_path / "data" / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(path)
+    (tmp_path / "mini.yaml").write_text(MODEL)
+
+    def run(stop: int, *arguments: str) -> int:
+        command = [sys.executable, "-c", SCRIPT, str(stop), "train", *arguments]
+        return subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True).returncode
+
+    begin = ["--model", str(tmp_path / "mini.yaml"), "--data", str(tmp_path / "data"), "--out"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(0, *begin, str(whole)) == 0
+    assert run(10, *begin, str(parts)) == 130  # the second of four batches of step 2
+    assert run(3, "--resume", str(parts)) == 130
+    assert run(0, "--resume", str(parts)) == 0
+    ours, theirs = (read_checkpoint(folder / "mini.safetensors") for folder in (whole, parts))
+    assert ours[1].keys() == theirs[1].keys()
+    assert all(np.array_equal(value, theirs[1][name]) for name, value in ours[1].items())
+    assert ours[0].metrics == theirs[0].metrics
+
+
+def test_another_teacher_is_refused(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:
+    """A file of the same name that has been trained again in the meantime."""
+    teacher = tmp_path / "t.real.safetensors"
+    config = changed(config, teacher=str(teacher))
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_real(teacher, BinaryNetwork(config.network, real=True))
+        run = trainer(config, dataset, tmp_path)
+        if seed == 1:
+            run.save()
+    with pytest.raises(StateError) as error:
+        run.restore(read_state(run.state_path))
+    assert str(error.value) == f"Teacher {teacher} must hold what it held when the run began"
 
 
 def test_a_broken_model_does_not_replace_a_good_state(

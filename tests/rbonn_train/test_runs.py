@@ -59,7 +59,10 @@ def test_of_several_processes_the_first_says_where_the_checkpoint_is(
 
 def test_options_change_the_recipe_in_order() -> None:
     config = runs.configure(
-        "tiny", recipe="adambnn", settings=["clip=2", "binary_weights.epochs=6"], epochs=18
+        "tiny",
+        recipe="adambnn",
+        settings=["clip=2", "binary_activations.epochs=3", "binary_weights.epochs=6"],
+        epochs=18,
     )
     assert config.network.name == "tiny"
     assert config.recipe.method == "reactnet"
@@ -106,11 +109,17 @@ def test_an_interrupted_run_goes_on(
     assert f"Folder {folder} holds an interrupted run: go on with" in capsys.readouterr().err
     assert cli.main(["train", "--resume", str(folder), "--seed", "8"]) == 1
     assert "--seed is fixed in a run that is resumed" in capsys.readouterr().err
-    monkeypatch.setattr(runs, "environment", lambda: {"torch": "0", "threads": 1})
+    monkeypatch.setattr(
+        runs,
+        "environment",
+        lambda *_: {"torch": "0", "threads": 1, "device": "cuda", "processes": 1},
+    )
     assert cli.main(["train", "--resume", str(folder)]) == 0
     out = capsys.readouterr().out
     assert f"{folder}/tiny.state.pt: going on with step 2, epoch 1, batch 1" in out
     assert f"note: torch is 0, was {torch.__version__}: weights will differ" in out
+    assert "note: device is cuda, was cpu: weights will differ" in out
+    assert "note: processes" not in out
     ours, theirs = (
         read_checkpoint(tmp_path / name / "tiny.safetensors")[1] for name in ("whole", "parts")
     )
@@ -158,6 +167,8 @@ def test_a_folder_without_data_names_every_layout(
 
 
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
     for arguments, message in (
         (["train"], "Give either --model or --resume"),
         (["train", "--model", "tiny", "--set", "x=1"], "Keys of a recipe must be among"),
@@ -166,10 +177,38 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             "Recipe must be one of adambnn, imagenet",
         ),
         (["train", "--model", "tiny", "--device", "tpu"], "Device must be one of cpu, cuda, not"),
+        (
+            ["train", "--model", "tiny", "--out", str(file)],
+            f"Folder of a run must be a folder, not the file {file}",
+        ),
+        (
+            ["train", "--model", "tiny", "--recipe", "rbonn", "--data", str(tmp_path)],
+            "This recipe needs a teacher: --set teacher=FILE, which `rbonn train --method real`",
+        ),
+        (
+            ["train", "--model", "tiny", "--data", str(tmp_path), "--set", "shift=12"],
+            "shift must be below the images' 12 pixels, not 12",
+        ),
         (["train", "--resume", str(tmp_path)], f"Folder {tmp_path} must hold an interrupted run"),
     ):
         assert cli.main(arguments) == 1
         assert f"rbonn: error: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", "-1", "must be 0 to 4294967295, not '-1'"),
+        ("--seed", "4294967296", "must be 0 to 4294967295, not '4294967296'"),
+        ("--save-every", "nan", "must be a number of minutes above 0, not 'nan'"),
+        ("--save-every", "0", "must be a number of minutes above 0, not '0'"),
+    ],
+)
+def test_numbers_out_of_range(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "--model", "tiny", option, value]) != 0
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the error is of computers without")

@@ -1,6 +1,7 @@
 """Teachers: their files, their distribution, and learning from them alone."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ def test_a_student_learns_from_a_teacher_alone(
     real = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, method="real"))
     path = Trainer(real, dataset, dataset, 0, tmp_path, progress=False).run()
     assert path == tmp_path / "corners.real.safetensors"
+    report = json.loads(path.with_suffix(".json").read_text())
+    assert (report["recipe"]["method"], report["seed"]) == ("real", 0)
+    assert report["metrics"] == {"accuracy_float": report["curve"][-1]["test_accuracy"]}
     assert not (tmp_path / "corners.safetensors").exists()
     student = dataclasses.replace(
         config, recipe=dataclasses.replace(config.recipe, teacher=str(path))
