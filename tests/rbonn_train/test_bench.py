@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from host import cli
 from host.numbers import kept_benches
@@ -12,6 +13,9 @@ from isa.network import Network
 from rbonn_train import bench
 from rbonn_train.bench import Case, make_step, measure, peak_kilobytes
 from rbonn_train.methods import METHODS
+from rbonn_train.methods.plain import PlainConv2d
+from rbonn_train.methods.rbonn import RBONNConv2d
+from rbonn_train.network import BinaryNetwork, RealConv2d
 
 
 @pytest.mark.parametrize("method", [*METHODS, bench.REAL_WEIGHTS])
@@ -22,24 +26,63 @@ def test_every_method_has_a_step(network: Network, method: str, precision: str) 
     step()
 
 
+@pytest.mark.parametrize("batch", [4, 6])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("method", "layer"),
+    [("paper", RBONNConv2d), (bench.PLAIN, PlainConv2d), (bench.REAL_WEIGHTS, RealConv2d)],
+)
+def test_the_model_is_the_method_s_and_sees_what_the_case_names(
+    method: str, layer: type, precision: str, batch: int, network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    real, seen = BinaryNetwork.forward, []
+
+    def forward(self: BinaryNetwork, images: Tensor) -> Tensor:
+        logits = real(self, images)
+        seen.append((type(self.binary_blocks()[0].conv), len(images), logits.dtype))
+        return logits
+
+    monkeypatch.setattr(BinaryNetwork, "forward", forward)
+    make_step(network, method, Case(batch, precision))()
+    assert seen == [(layer, batch, getattr(torch, precision))]
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, []), (3, [3])])
+def test_threads_are_those_of_the_case(
+    threads: int | None, expected: list[int], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    make_step(network, "plain", Case(4, threads=threads))
+    assert asked == expected
+
+
 def test_ratios_are_of_one_run(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"paper": 0.3, bench.PLAIN: 0.2, bench.REAL_WEIGHTS: 0.1}
     peaks = {"paper": 3 << 10, bench.PLAIN: 2 << 10, bench.REAL_WEIGHTS: 2 << 10}
-    asked = []
+    asked: list[object] = []
 
     def seconds(network: Network, methods: list[str], case: Case, rounds: int) -> dict[str, float]:
-        asked.append((methods, rounds))
+        asked.append((methods, case, rounds))
         return times
 
+    def peak_kilobytes(network: Network, method: str, case: Case) -> int:
+        asked.append((method, case))
+        return peaks[method]
+
     monkeypatch.setattr(bench, "seconds", seconds)
-    monkeypatch.setattr(bench, "peak_kilobytes", lambda network, method, case: peaks[method])
-    found = measure(network, "paper", Case(4), rounds=7)
-    assert asked == [(["paper", bench.PLAIN, bench.REAL_WEIGHTS], 7)]
+    monkeypatch.setattr(bench, "peak_kilobytes", peak_kilobytes)
+    case = Case(4, "bfloat16")
+    found = measure(network, "paper", case, rounds=7)
+    methods = ["paper", bench.PLAIN, bench.REAL_WEIGHTS]
+    assert asked == [(methods, case, 7), *((method, case) for method in methods)]
     assert found["train_step_ms"] == 300
     assert found["train_step_ratio"] == 1.5
     assert found["train_step_over_real"] == 3
     assert found["train_peak_mb"] == 3
-    assert (found["train_peak_ratio"], found["train_batch"]) == (1.5, 4)
+    assert found["train_peak_ratio"] == 1.5
+    assert (found["train_batch"], found["train_precision"]) == (4, "bfloat16")
 
 
 def test_the_first_round_does_not_count(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rbonn_train.events import crc32c, event_file, record, write_logs
 
 CURVE: list[dict[str, Any]] = [
@@ -30,6 +32,40 @@ def test_a_record() -> None:
     assert value == 0x364B3FB7
     mask = ((value >> 15 | value << 17) + 0xA282EAD8) % 2**32
     assert found[15:] == struct.pack("<I", mask)
+
+
+def masked(content: bytes) -> int:
+    """The checksum by long division of polynomials, then masked as tensorflow does."""
+    bits = "".join(f"{byte:08b}"[::-1] for byte in content)
+    value = int(bits, 2) << 32 ^ 0xFFFFFFFF << len(bits)
+    for place in reversed(range(len(bits))):
+        if value >> place + 32 & 1:
+            value ^= 0x11EDC6F41 << place
+    value = int(f"{value:032b}"[::-1], 2) ^ 0xFFFFFFFF
+    return ((value >> 15 | value << 17) % 2**32 + 0xA282EAD8) % 2**32
+
+
+def contents(file: bytes) -> list[bytes]:
+    """What the records of a file hold; both checksums of each are right."""
+    found = []
+    while file:
+        length, checksum = struct.unpack("<QI", file[:12])
+        assert checksum == masked(file[:8])
+        content, rest = file[12 : 12 + length], file[12 + length :]
+        assert struct.unpack("<I", rest[:4]) == (masked(content),)
+        found.append(content)
+        file = rest[4:]
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 300])
+def test_records_have_two_checksums(size: int) -> None:
+    content = bytes(number * 7 % 256 for number in range(size))
+    assert contents(record(content) + record(b"abc")) == [content, b"abc"]
+
+
+def test_a_file_begins_as_those_of_tensorflow() -> None:
+    assert next(event_file([], []))[:13] == b'\x18\0\0\0\0\0\0\0\xa3\x7fK"\t'
 
 
 def fields(content: bytes) -> list[tuple[int, Any]]:
@@ -63,7 +99,8 @@ def fields(content: bytes) -> list[tuple[int, Any]]:
 
 
 def test_events_hold_the_scalars() -> None:
-    first, *rows = [fields(part[12:-4]) for part in event_file(CURVE, LAYERS)]
+    file = b"".join(event_file(CURVE, LAYERS))
+    first, *rows = [fields(content) for content in contents(file)]
     assert first == [(1, 0.0), (3, b"brain.Event:2")]
     found = []
     for row in rows:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from host import cli
 from isa.checkpoint import read_checkpoint
 from isa.network import Network
+from rbonn_train.crops import draw_views, lit, middle
 from rbonn_train.data import DataError
 from rbonn_train.files import Entry, FileSet, FileSource, decode, list_folder, list_shards
 from rbonn_train.recipe import Recipe, Step, load_recipe_changes
@@ -114,6 +116,36 @@ def test_parts_of_a_batch_are_those_of_the_whole(folder: Path) -> None:
     assert not torch.equal(whole, batch(slice(0, 4), 6))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"crop": 0.2}, {"flip": True}, {"lighting": 0.3},
+     {"crop": 0.2, "flip": True, "lighting": 0.3}],
+    ids=str,
+)  # fmt: skip
+def test_training_sees_images_cropped_flipped_and_lit(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)) for _ in range(6)]
+    entries = [Entry(str(tmp_path / f"{number}.png")) for number in range(6)]
+    for picture, entry in zip(pictures, entries, strict=True):
+        picture.save(entry.file)
+    plain: dict[str, Any] = {"crop": 1.0, "flip": False, "lighting": 0.0}
+    recipe = dataclasses.replace(RECIPE, **plain | changes)
+    source = FileSource(FileSet(entries, np.zeros(6, np.int64)), NETWORK, recipe)
+    index = [5, 0, 3, 1]
+    whole = slice(0, 4)
+    batch = source.batch(torch.tensor(index), torch.Generator().manual_seed(5), whole)
+    views = draw_views(4, recipe, torch.Generator().manual_seed(5))
+    assert {view.flipped for view in views} == ({False, True} if recipe.flip else {False})
+    for found, number, view in zip(batch, index, views, strict=True):
+        box = view.box(50, 40) if recipe.crop < 1 else middle(50, 40, 32, 32)
+        pixels = np.asarray(pictures[number].resize((32, 32), Image.Resampling.BILINEAR, box))
+        if view.flipped:
+            pixels = np.fliplr(pixels)
+        assert np.array_equal(found.numpy(), lit(pixels, view.light).transpose(2, 0, 1))
+
+
 def test_a_test_sees_the_middle_and_a_sample_all_classes(folder: Path) -> None:
     dataset = list_folder("test", folder, NETWORK)
     source = make_source(dataset, NETWORK, dataclasses.replace(RECIPE, crop=1.0, lighting=0.0))
@@ -160,6 +192,34 @@ def test_broken_shards_are_named(shards: Path) -> None:
     with pytest.raises(DataError) as error:
         list_shards("test", shards)
     assert str(error.value) == f"Folder {shards} must have a folder test or val"
+
+
+def test_keys_of_a_shard_include_the_folder(tmp_path: Path) -> None:
+    apple, bear = encoded(0, 0), encoded(1, 0)
+    members = [
+        ("apple/0000.png", apple), ("bear/0000.png", bear),
+        ("bear/0000.cls", b"1"), ("apple/0000.cls", b"0"),
+    ]  # fmt: skip
+    path = tmp_path / "train" / "0.tar"
+    write_shard(path, members)
+    dataset = list_shards("train", tmp_path)
+    assert [entry.member for entry in dataset.entries] == ["apple/0000.png", "bear/0000.png"]
+    assert dataset.labels.tolist() == [0, 1]
+    assert contents(dataset) == {(k, picture(k, 0).tobytes()) for k in (0, 1)}
+    write_shard(path, members[:3])
+    with pytest.raises(DataError) as error:
+        list_shards("train", tmp_path)
+    assert str(error.value) == f"Image apple/0000.png in {path} must have a class in apple/0000.cls"
+
+
+@pytest.mark.parametrize("key", ["a", "bear/0000"])
+def test_a_key_of_a_shard_has_one_image(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "train" / "0.tar"
+    image = encoded(0, 0)
+    write_shard(path, [(f"{key}.png", image), (f"{key}.cls", b"0"), (f"{key}.jpg", image)])
+    with pytest.raises(DataError) as error:
+        list_shards("train", tmp_path)
+    assert str(error.value) == f"Shard {path} must have one image of {key}, not more"
 
 
 def test_images_that_the_recipe_does_not_fit(folder: Path, network: Network) -> None:

@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from isa.checkpoint import read_checkpoint
+from isa.network import Quantisation
+from rbonn_train import loop
+from rbonn_train.calibrate import best_scales
+from rbonn_train.checkpoint import export_tensors, load_model
 from rbonn_train.config import ModelConfig
 from rbonn_train.data import DataError, Dataset, to_tensor
 from rbonn_train.evaluate import accuracy
-from rbonn_train.loop import Trainer, TrainingError, binary_from_real
+from rbonn_train.loop import Trainer, TrainingError
 from rbonn_train.methods import METHODS, layer_maker
-from rbonn_train.methods.base import after_backward, after_step, binary_layers
-from rbonn_train.methods.rbonn import Mode, RBONNConv2d
+from rbonn_train.methods.base import binary_layers
+from rbonn_train.methods.rbonn import RELEASED_U, Mode, RBONNConv2d
 from rbonn_train.network import BinaryNetwork
-from rbonn_train.optim import make_optimizer
+from rbonn_train.optim import make_optimizer, update
+from rbonn_train.phases import binary_from_real
 from rbonn_train.recipe import Step
 
 
@@ -35,11 +41,7 @@ def test_a_few_steps_lower_the_loss(method: str, config: ModelConfig, dataset: D
     losses = []
     for _ in range(25):
         loss = functional.cross_entropy(model(images), labels)
-        model.zero_grad()
-        loss.backward()
-        after_backward(model)
-        optimizer.step()
-        after_step(model)
+        update(model, optimizer, loss)
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
     assert losses[-1] < losses[12] < losses[0]
@@ -208,6 +210,82 @@ def test_weights_that_are_finite_but_overflow(
     )
     made = {path.name for path in tmp_path.iterdir()}
     assert made <= {"corners.step1.safetensors"}
+
+
+@pytest.mark.parametrize(("u_rate", "moves"), [(0.0, False), (1.0, True)])
+def test_u_learns_at_its_own_rate(
+    u_rate: float, moves: bool, config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(
+        config.recipe, binary_activations=Step(0), binary_weights=Step(1, 2e-2),
+        quantised_epochs=0, u_rate=u_rate,
+    )  # fmt: skip
+    run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
+    run.run()
+    for layer in binary_layers(run.model):
+        assert isinstance(layer, RBONNConv2d)
+        assert bool((layer.u != RELEASED_U).any()) is moves
+
+
+def test_layers_know_how_much_of_the_step_lies_behind(
+    config: ModelConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bop's gamma falls from epoch to epoch of step 2, in every layer."""
+    recipe = dataclasses.replace(
+        config.recipe, binary_activations=Step(1), binary_weights=Step(3), quantised_epochs=0,
+        method="bop", options={"gamma": 0.1},
+    )  # fmt: skip
+    real, seen = Trainer._step, []
+
+    def step(self: Trainer, *args: Any) -> bool:
+        seen.append([layer.gamma for layer in binary_layers(self.model)])
+        return real(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path).run()
+    gammas = [pytest.approx([gamma] * 2) for gamma in (0.1, 0.067, 0.034) for _ in range(8)]
+    assert seen == [[]] * 8 + gammas  # step 1 has no such layers
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_best_scales_are_kept(
+    ema: float, config: ModelConfig, dataset: Dataset, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    recipe = dataclasses.replace(config.recipe, binary_weights=Step(1), quantised_epochs=1, ema=ema)
+    run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
+    marked: list[Quantisation] = []
+
+    def best(model: BinaryNetwork, images: Tensor) -> Quantisation:
+        assert model is run.result
+        assert torch.equal(images, to_tensor(dataset.images))
+        found = best_scales(model, images)
+        marked.append(dataclasses.replace(found, scale=1.25 * found.scale))
+        return marked[-1]
+
+    monkeypatch.setattr(loop, "best_scales", best)
+    info, _ = read_checkpoint(run.run())
+    assert marked == [info.quantisation]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_last_statistics_are_those_of_all_training_images(
+    ema: float, config: ModelConfig, dataset: Dataset, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # The scales under which they were estimated are the ones that the checkpoint has.
+    monkeypatch.setattr(loop, "best_scales", lambda model, images: model.quantisation)
+    recipe = dataclasses.replace(config.recipe, binary_weights=Step(1), quantised_epochs=1, ema=ema)
+    run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
+    info, tensors = read_checkpoint(run.run())
+    model = load_model(info, tensors)
+    model.quantise(info.quantisation)
+    model.estimate_statistics(to_tensor(dataset.images))
+    expected = export_tensors(model)
+    names = [name for name in tensors if name.endswith((".running_mean", ".running_var"))]
+    assert len(names) == 2 * 4
+    for name in names:
+        np.testing.assert_allclose(tensors[name], expected[name], rtol=1e-3, atol=1e-3)
 
 
 def test_labels_are_checked(config: ModelConfig, dataset: Dataset, tmp_path: Path) -> None:

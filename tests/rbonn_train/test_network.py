@@ -5,19 +5,26 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from isa import fixed
 from isa.network import Network, Stem, tensor_shapes
 from rbonn_train.data import Dataset, to_tensor
 from rbonn_train.methods import layer_maker
 from rbonn_train.methods.base import sign
 from rbonn_train.methods.rbonn import Mode, RBONNConv2d
 from rbonn_train.network import BinaryNetwork, RealConv2d
-from rbonn_train.quant import fake_quantise_weight
 
 LARGE = Network(
     "large", (32, 64), 3, 7, (6, 12), (2, 1), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), Stem(7, 2, True)
 )
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """The int8 weights of the fold, in real units."""
+    integers, scale = fixed.quantise_weights(weight.detach().double().numpy())
+    return torch.from_numpy(integers * scale.reshape(-1, *[1] * (weight.ndim - 1))).float()
 
 
 @pytest.mark.parametrize("method", [None, "released", "paper"])
@@ -53,19 +60,41 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("quantised", [False, True])
 def test_border_pixels_are_the_mean_which_the_accelerator_rounds(quantised: bool) -> None:
     network = dataclasses.replace(LARGE, mean=(0.501, 0.4, 0.3))
-    stem = BinaryNetwork(network).stem.eval()
-    stem.quantised = quantised
+    model = BinaryNetwork(network).eval()
     images = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
+    if quantised:
+        model.quantise(model.calibrate([images]))
+    stem = model.stem
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
     weight = stem.conv.weight
     large = torch.empty(1, 3, 38, 70)
     large[:] = 255 * mean
     if quantised:
         large[:] = torch.tensor([128.0, 102.0, 77.0]).view(1, 3, 1, 1)  # of 127.755, 102, 76.5
-        weight = fake_quantise_weight(weight / std) * std
+        weight = rounded(weight / std) * std
     large[:, :, 3:-3, 3:-3] = images
     x = functional.conv2d((large / 255 - mean) / std, weight, stride=2)
     torch.testing.assert_close(stem(images), functional.max_pool2d(stem.bn(x), 3, 2, padding=1))
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_shortcut_and_classifier_have_int8_weights_where_rounding_is_on(
+    quantised: bool, network: Network, dataset: Dataset
+) -> None:
+    model = BinaryNetwork(network, layer_maker("released")).eval()
+    images = to_tensor(dataset.images[:32])
+    if quantised:
+        model.quantise(model.calibrate([images]))
+    shortcut = model.binary_blocks()[1].shortcut
+    assert shortcut is not None
+    shortcut.point.lsb = None  # what it makes is not rounded, so that its weights show
+    weights = [shortcut.conv.weight, model.fc.weight]
+    if quantised:
+        weights = [rounded(weight) for weight in weights]
+    x = torch.randn(4, 8, 4, 4)
+    torch.testing.assert_close(shortcut(x), shortcut.bn(functional.conv2d(x, weights[0])))
+    features = model.residuals(images)[-1][1].mean(dim=(2, 3))
+    torch.testing.assert_close(model(images), features @ weights[1].T + model.fc.bias)
 
 
 def test_a_block_is_the_printed_formula() -> None:
@@ -153,6 +182,22 @@ def test_statistics_are_those_of_all_images(network: Network, dataset: Dataset) 
     y = (model.stem(images) - model.stem.bn.bias.view(-1, 1, 1)).detach()
     torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
     torch.testing.assert_close(y.var(dim=(0, 2, 3)), torch.ones(8), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("count", [9, 10, 11])
+def test_no_image_counts_much_more_than_others_for_statistics(network: Network, count: int) -> None:
+    """Not even where the last batch, of 5, would be a single one."""
+    model = BinaryNetwork(network, layer_maker("released"))
+    images = torch.full((count, 1, *network.input_size), 100, dtype=torch.uint8)
+    images[-1] = 200
+
+    def mean(images: Tensor) -> Tensor:
+        model.estimate_statistics(images, batch=5)
+        return model.stem.bn.running_mean.clone()
+
+    low, high = mean(images[:5]), mean(images[-1:].repeat(5, 1, 1, 1))
+    share = (mean(images) - low) / (high - low)
+    torch.testing.assert_close(share, torch.full_like(share, 1 / count), atol=0.03, rtol=0)
 
 
 def test_calibration_keeps_mode_and_statistics(network: Network, dataset: Dataset) -> None:
