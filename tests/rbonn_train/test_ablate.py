@@ -233,7 +233,7 @@ def test_the_ablation_that_ships() -> None:
 def test_a_grid_of_the_model_that_ships() -> None:
     spec, model = load_spec(DOCS / "fmnist-s.yaml"), load_model_yaml("fmnist-s")
     assert spec.network == model.network
-    assert spec.cells["RBONN, released"] == model.recipe
+    assert spec.cells["RBONN, released, rounding never simulated"] == model.recipe
 
 
 @pytest.mark.parametrize("name", ["ablation", "fmnist-s"])
