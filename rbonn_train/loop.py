@@ -100,6 +100,8 @@ class Trainer:
         real = not self.phases[-1].deployed
         self.target = self.checkpoint.with_suffix(REAL_SUFFIX) if real else self.checkpoint
         path = self.recipe.teacher
+        if not path and self.recipe.method == REAL:  # it may become the teacher that is to be given
+            path = None
         teacher = None if path is None else load_teacher(path, network)
         self.teacher = teacher_digest(path)
         self.objective = Objective(self.recipe, teacher).to(self.device)
