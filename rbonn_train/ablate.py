@@ -17,7 +17,6 @@ from rbonn_train.files import FileSet
 from rbonn_train.grid import Cell, Row, Spec, finished, load_spec, read_results, write_results
 from rbonn_train.loop import Trainer
 from rbonn_train.phases import FIRST_SUFFIX
-from rbonn_train.recipe import Recipe
 from rbonn_train.state import Interrupts, read_state
 from rbonn_train.teacher import load_teacher, teacher_digest
 
@@ -27,12 +26,11 @@ Sets = tuple[Dataset | FileSet, Dataset | FileSet]
 """For training and for testing."""
 
 
-def fingerprint(recipe: Recipe, sets: Sets) -> str:
-    """Changes with the images, their labels, and what is in the teacher's file."""
-    parts = [f"{dataset.digest():08x}" for dataset in sets]
-    if (teacher := teacher_digest(recipe.teacher)) is not None:
-        parts.append(f"{teacher:08x}")
-    return "-".join(parts)
+def fingerprints(spec: Spec, sets: Sets) -> dict[str, str]:
+    """By cell, what changes with the images, their labels, and what is in a teacher's file."""
+    images = "-".join(f"{dataset.digest():08x}" for dataset in sets)
+    teachers = {name: teacher_digest(recipe.teacher) for name, recipe in spec.cells.items()}
+    return {n: images if t is None else f"{images}-{t:08x}" for n, t in teachers.items()}
 
 
 def run_cell(
@@ -46,7 +44,8 @@ def run_cell(
     **options: Any,
 ) -> Row:
     """Trains a cell, or finishes it, in ``folder``; returns its row. What it wrote is removed, or
-    kept in a folder of the cell's name and seed. ``inputs``: its :func:`fingerprint`."""
+    kept in a folder of the cell's name and seed. ``inputs``: its part of
+    :func:`fingerprints`."""
     work = folder / f"{spec.digest(cell)}-{inputs}"
     kept = folder / f"{spec.first_digest(cell)}-{inputs}{FIRST_SUFFIX}"
     first = kept if kept.exists() else None
@@ -103,7 +102,7 @@ def run_grid(
     for teacher in {recipe.teacher for recipe in spec.cells.values()}:
         if teacher is not None:  # said now, not hours later
             load_teacher(teacher, spec.network)
-    inputs = {name: fingerprint(recipe, sets) for name, recipe in spec.cells.items()}
+    inputs = fingerprints(spec, sets)
     known = read_results(results)
     rows = finished(spec, known, inputs)
     done = {row["digest"] for row in rows}

@@ -16,7 +16,8 @@ from isa.checkpoint import write_atomically
 from isa.network import Network, NetworkError
 from rbonn_train.config import config_from_dict
 from rbonn_train.methods import REAL
-from rbonn_train.recipe import LARGEST_SEED, Recipe, RecipeError, Step
+from rbonn_train.recipe import Recipe, RecipeError, Step
+from rbonn_train.state import LARGEST_SEED
 
 KEYS = {"description", "network", "recipe", "limit", "seeds", "cells", "comparisons"}
 OPTIONAL = {"description", "limit", "comparisons"}

@@ -20,7 +20,6 @@ from rbonn_train.methods import METHODS, REAL, layer_maker
 from rbonn_train.quant import PERCENTILE
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
-LARGEST_SEED = 2**32 - 1  # that numpy takes
 PRECISIONS = ("float32", "bfloat16")
 
 

@@ -25,6 +25,7 @@ from isa.checkpoint import write_atomically
 
 FORMAT = 1
 SUFFIX = ".state.pt"
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 class StateError(ValueError):

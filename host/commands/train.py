@@ -1,8 +1,9 @@
 """Train a network of models/: binary activations first, then binary weights.
 
-Writes DIR/M.safetensors (the checkpoint, with its scales) and DIR/M.json (configuration, seed,
-curve, metrics). Fashion-MNIST is read from the Debian package, or from --data, which may also have
-folders train/CLASS and test/CLASS of images, or shards train/*.tar and test/*.tar.
+Writes DIR/M.safetensors (the checkpoint, with its scales), DIR/M.json (configuration, seed, curve,
+metrics), the same as a page, DIR/M.html, and logs (M.csv, tensorboard/). Fashion-MNIST is read from
+the Debian package, or from --data, which may also have folders train/CLASS and test/CLASS of
+images, or shards train/*.tar and test/*.tar.
 
 Every few minutes, and on Ctrl-C or SIGTERM, the state of the run is written to DIR/M.state.pt;
 `rbonn train --resume DIR` goes on from there, to the same weights, bit for bit.
@@ -21,7 +22,7 @@ OUT = "build/train"
 
 def seed(text: str) -> int:
     """An argparse type: a seed that every generator takes."""
-    from rbonn_train.recipe import LARGEST_SEED
+    from rbonn_train.state import LARGEST_SEED
 
     if not text.isdecimal() or int(text) > LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"must be 0 to {LARGEST_SEED}, not {text!r}")
