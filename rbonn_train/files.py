@@ -107,6 +107,8 @@ def _list_shard(shard: Path) -> Iterator[tuple[Entry, int]]:
                     place = member.offset_data, member.size
                     images[key] = Entry(str(shard), member.name, *place)
                 elif ending == LABEL:
+                    if key in labels:
+                        raise DataError(f"Shard {shard} must have one class of {key}, not more")
                     text = file.extractfile(member)
                     assert text is not None
                     labels[key] = _label(text.read(), f"{member.name} in {shard}")

@@ -213,13 +213,17 @@ def test_keys_of_a_shard_include_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "bear/0000"])
-def test_a_key_of_a_shard_has_one_image(key: str, tmp_path: Path) -> None:
+def test_a_key_of_a_shard_has_one_image_and_one_class(key: str, tmp_path: Path) -> None:
     path = tmp_path / "train" / "0.tar"
     image = encoded(0, 0)
     write_shard(path, [(f"{key}.png", image), (f"{key}.cls", b"0"), (f"{key}.jpg", image)])
     with pytest.raises(DataError) as error:
         list_shards("train", tmp_path)
     assert str(error.value) == f"Shard {path} must have one image of {key}, not more"
+    write_shard(path, [(f"{key}.png", image), (f"{key}.cls", b"0"), (f"{key}.cls", b"1")])
+    with pytest.raises(DataError) as error:
+        list_shards("train", tmp_path)
+    assert str(error.value) == f"Shard {path} must have one class of {key}, not more"
 
 
 def test_images_that_the_recipe_does_not_fit(folder: Path, network: Network) -> None:
