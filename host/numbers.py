@@ -5,6 +5,7 @@ BLOCKS. What has not been measured is said to be so.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,32 @@ def training_cost(figures: Figures) -> str:
     return _table(head, rows)
 
 
+def rounding(figures: Figures) -> str:
+    """What integers change, as `rbonn bench rounding` counted it."""
+    found = figures.of("rounding")
+    if not found:
+        return _UNMEASURED.format("rounding")
+    head = ["network", "test images", "float", "integer", "points", "by chance alone",
+            "change their class", "from the right one", "to it",
+            "change beside simulated rounding"]  # fmt: skip
+    rows = []
+    for bench in found:
+        images, change = bench["images"], bench["float_to_integer"]
+        chance = math.sqrt(change["lost"] + change["won"]) / images
+        counts = [change["changed"], change["lost"], change["won"]]
+        rows.append([
+            _network(bench),
+            f"{images:,}",
+            _percent(bench["float"]),
+            _percent(bench["integer"]),
+            f"{100 * (bench['integer'] - bench['float']):+.2f}",
+            f"± {100 * chance:.2f}",
+            *(_percent(count / images) for count in counts),
+            _percent(bench["simulated_to_integer"]["changed"] / images),
+        ])  # fmt: skip
+    return _table(head, rows)
+
+
 def _computer(bench: Mapping[str, Any]) -> str:
     return f"{bench['threads']} threads of {bench['cpu']}, torch {bench['torch']}"
 
@@ -252,6 +279,7 @@ BLOCKS: Mapping[str, Callable[[Figures], str]] = {
     "golden": golden,
     "board": board,
     "training_cost": training_cost,
+    "rounding": rounding,
 }
 
 

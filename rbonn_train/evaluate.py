@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from isa.checkpoint import FloatArray, read_checkpoint
 from isa.folding import fold_network
-from isa.network import CheckpointInfo
+from isa.network import CheckpointInfo, Network
 from rbonn_train.checkpoint import load_model
 from rbonn_train.data import (
     CLASSES,
@@ -60,14 +60,60 @@ def evaluate(
     """
     check_arith(arith)
     info, tensors = read_checkpoint(checkpoint, calibrated=arith == "integer")
-    if info.network.classes != CLASSES:
+    return accuracy(info, tensors, _test_set(info.network, data), arith, progress=progress)
+
+
+def rounding(
+    checkpoint: Path, data: Path | None = None, *, progress: bool = False
+) -> dict[str, Any]:
+    """What rounding does to the classes of the whole test set in the folder ``data``.
+
+    ``images``; the accuracies ``float``, ``simulated`` (in PyTorch's float32) and ``integer``; and
+    for ``float_to_integer`` and ``simulated_to_integer`` how many images are ``changed`` in their
+    class, ``lost`` and ``won`` for the right one. Raises as :func:`evaluate`.
+    """
+    info, tensors = read_checkpoint(checkpoint)
+    test = _test_set(info.network, data)
+    model, integers = load_model(info, tensors), IntegerNetwork(fold_network(info, tensors))
+
+    def classes(name: str, images: np.ndarray) -> np.ndarray:
+        model.quantise(info.quantisation if name == "simulated" else None)
+        logits = integers(images) if name == "integer" else model.logits(to_tensor(images))
+        return logits.numpy().argmax(axis=1)
+
+    found = {
+        name: np.concatenate([
+            classes(name, test.images[start : start + BATCH])
+            for start in tqdm(range(0, len(test), BATCH), name, disable=not progress)
+        ])
+        for name in ("float", "simulated", "integer")
+    }  # fmt: skip
+    right = {name: chosen == test.labels for name, chosen in found.items()}
+
+    def change(a: str, b: str) -> dict[str, int]:
+        masks = {
+            "changed": found[a] != found[b],
+            "lost": right[a] & ~right[b],
+            "won": ~right[a] & right[b],
+        }
+        return {name: int(mask.sum()) for name, mask in masks.items()}
+
+    return {
+        "images": len(test),
+        **{name: round(float(hits.mean()), 6) for name, hits in right.items()},
+        "float_to_integer": change("float", "integer"),
+        "simulated_to_integer": change("simulated", "integer"),
+    }
+
+
+def _test_set(network: Network, data: Path | None) -> Dataset:
+    if network.classes != CLASSES:
         raise DataError(
-            f"Network {info.network.name} must have the {CLASSES} classes of Fashion-MNIST, not "
-            f"{info.network.classes}: measure it with `rbonn run` on labelled --images of its own"
+            f"Network {network.name} must have the {CLASSES} classes of Fashion-MNIST, not "
+            f"{network.classes}: measure it with `rbonn run` on labelled --images of its own"
         )
     test = load_split("test", data)
-    images = fit_images(test.images, info.network)
-    return accuracy(info, tensors, Dataset(images, test.labels), arith, progress=progress)
+    return Dataset(fit_images(test.images, network), test.labels)
 
 
 def accuracy(

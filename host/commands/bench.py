@@ -11,14 +11,19 @@ measures the training step alone, and needs no checkpoint.
 `rbonn bench board-sim` says how fast a board with an SDRAM is: frames that lie there, by
 simulation, and frames that come over the serial line, by the bytes that they take.
 
-These three keep what they found in DIR/bench as well, for `rbonn report` to publish.
+`rbonn bench rounding` says what the accelerator's integers change in the classes of the whole test
+set of Fashion-MNIST.
+
+These four keep what they found in DIR/bench as well, for `rbonn report` to publish.
 """
 
 import argparse
 import platform
 import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "golden", "train", "board-sim"),
+        choices=("all", "golden", "train", "board-sim", "rounding"),
         default="all",
         help="default: all",
     )
@@ -60,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-rtl", action="store_true", help="leave the RTL simulation out")
     parser.add_argument(
         "--threads", metavar="N", type=positive, default=2,
-        help="of the golden model alone and of the training step (default: 2)",
+        help="of the golden model alone, the training step and rounding (default: 2)",
     )  # fmt: skip
     step = parser.add_argument_group("the training step")
     step.add_argument("--method", metavar="X", default="released", help="(default: released)")
@@ -91,8 +96,11 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "train":
         keep(args, {"model": args.model, "method": args.method} | training(args))
         return 0
-    geometry = geometry_named(args.board, args.model)
     checkpoint = checkpoint_of(args)
+    if args.what == "rounding":
+        keep(args, {"model": args.model} | rounded(args, checkpoint))
+        return 0
+    geometry = geometry_named(args.board, args.model)
     from compiler.pipeline import compile_network
     from isa.checkpoint import read_info
 
@@ -142,12 +150,23 @@ def computer(threads: int) -> dict[str, Any]:
     return {"threads": threads, "cpu": cpu, "torch": torch.__version__}
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """While entered, PyTorch computes with so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def golden_alone(
     args: argparse.Namespace, checkpoint: Path, compiled: Any, geometry: Any
 ) -> dict[str, Any]:
     """Frames per second of the golden model and of PyTorch, with the same number of threads."""
-    import torch
-
     from isa.checkpoint import read_checkpoint
     from rbonn_train.checkpoint import load_frozen
     from rbonn_train.data import to_tensor
@@ -156,15 +175,11 @@ def golden_alone(
     pixels = shipped_images(compiled.image.info.input_shape, GOLDEN_FRAMES).pixels
     golden, model = Golden(geometry, compiled.image), load_frozen(*read_checkpoint(checkpoint))
     images = to_tensor(pixels[:FLOAT_FRAMES])
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
-    try:
+    with torch_threads(args.threads):
         golden.run_batch(pixels, args.threads)  # compiles the kernels, if need be
         seconds = best_seconds(lambda: golden.run_batch(pixels, args.threads))
         alone = best_seconds(lambda: golden.run_batch(pixels[:1], args.threads))
         in_float = best_seconds(lambda: [model.logits(image[None]) for image in images])
-    finally:
-        torch.set_num_threads(before)
     fps, float_fps = len(pixels) / seconds, len(images) / in_float
     say(f"golden: {fps:,.1f} frames/s with {args.threads} threads, {1e3 * alone:.1f} ms a frame "
         f"with one", args)  # fmt: skip
@@ -177,6 +192,24 @@ def golden_alone(
         "float_fps": round(float_fps, 1),
         "golden_over_float": ratio,
     }
+
+
+def rounded(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
+    """What :func:`rbonn_train.evaluate.rounding` finds; sums of floats depend on the threads."""
+    from rbonn_train.evaluate import rounding
+
+    with torch_threads(args.threads):
+        found = rounding(checkpoint, progress=sys.stderr.isatty())
+    change, points = found["float_to_integer"], 100 * (found["integer"] - found["float"])
+    say(
+        f"float {found['float']:.2%}, integer {found['integer']:.2%} of {found['images']:,} "
+        f"images: {points:+.2f} points", args
+    )  # fmt: skip
+    say(
+        f"{change['changed']:,} images change their class: {change['lost']:,} from the right one, "
+        f"{change['won']:,} to it", args
+    )  # fmt: skip
+    return found
 
 
 def board(args: argparse.Namespace, compiled: Any, geometry: Any) -> dict[str, Any]:

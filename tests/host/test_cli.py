@@ -257,6 +257,23 @@ def test_accuracy_of_the_golden_model(folder, capsys, monkeypatch):
     assert found["golden"] == found["integer"] == {"accuracy": accuracy, "images": len(FRAMES)}
 
 
+def test_bench_of_rounding(folder, tmp_path, capsys, monkeypatch):
+    labels = np.zeros(len(FRAMES), np.int64)
+    monkeypatch.setattr("rbonn_train.evaluate.load_split", lambda *_: Dataset(FRAMES, labels))
+    monkeypatch.setattr("rbonn_train.evaluate.CLASSES", NETWORK.classes)
+    monkeypatch.setattr("rbonn_train.evaluate.fit_images", lambda images, network: images)
+    files = ["--model", f"{folder}/net.yaml", "--checkpoint", f"{folder}/net.safetensors"]
+    assert cli.main(["bench", "rounding", *files, "--json", "-", "--build", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    classes = IntegerNetwork(fold_network(*random_checkpoint(NETWORK)))(FRAMES).numpy().argmax(1)
+    assert result["integer"] == round(float((classes == 0).mean()), 6)
+    assert result["images"] == len(FRAMES)
+    assert f"integer {result['integer']:.2%} of {len(FRAMES)} images" in captured.err
+    assert "images change their class" in captured.err
+    assert numbers.kept_benches(tmp_path) == [result]
+
+
 def test_bench_of_the_golden_model(tmp_path, capsys):
     arguments = ["bench", "golden", "--model", "tiny", "--board", "tiny", "--json", "-"]
     assert cli.main([*arguments, "--build", str(tmp_path)]) == 0

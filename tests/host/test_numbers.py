@@ -71,6 +71,16 @@ BENCHES = [
         "cpu": "Some CPU",
         "torch": "2.1",
     },
+    {
+        "what": "rounding",
+        "model": "net",
+        "images": 10_000,
+        "float": 0.9228,
+        "simulated": 0.922,
+        "integer": 0.9217,
+        "float_to_integer": {"changed": 233, "lost": 107, "won": 96},
+        "simulated_to_integer": {"changed": 171, "lost": 73, "won": 74},
+    },
 ]
 FIGURES = numbers.Figures([REPORT], METRICS, BENCHES)
 
@@ -116,7 +126,7 @@ def test_unknown_block():
         numbers.fill("<!-- numbers:speed -->\n<!-- /numbers -->", numbers.Figures())
     assert str(caught.value) == (
         "Block of numbers must be one of results, efficiency, schedule, resources, accuracy, "
-        "routing, golden, board, training_cost, not 'speed'"
+        "routing, golden, board, training_cost, rounding, not 'speed'"
     )
 
 
@@ -143,6 +153,8 @@ def test_what_benches_measured():
     assert numbers.board(FIGURES).splitlines()[2:] == [board]
     row = f"| net, paper | 64, float32 | 249 ms | 1.09 | 1.23 | 0.98 | {on} |"
     assert row in numbers.training_cost(FIGURES)
+    row = "| net | 10,000 | 92.28% | 92.17% | -0.11 | ± 0.14 | 2.33% | 1.07% | 0.96% | 1.71% |"
+    assert numbers.rounding(FIGURES).splitlines()[2:] == [row]
 
 
 @pytest.mark.parametrize("block", ["golden", "board"])

@@ -68,6 +68,38 @@ def test_evaluate_counts_the_whole_test_set(
     assert evaluate(path, arith, tmp_path) == {"accuracy": 0.75, "images": 300}
 
 
+def test_rounding_counts_what_changes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = dataclasses.replace(small_network("plain"), classes=10)
+    info, tensors = random_checkpoint(network)
+    write_checkpoint(path, info, tensors)
+    images = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 1), np.uint8)
+    model = load_model(info, tensors)
+    found = {"float": model.logits(to_tensor(images)).argmax(1).numpy()}
+    model.quantise(info.quantisation)
+    found["simulated"] = model.logits(to_tensor(images)).argmax(1).numpy()
+    found["integer"] = predict(path, images)[0].argmax(1)
+    labels = np.where(np.arange(600) % 2, found["float"], found["integer"])
+    labels[::7] = (labels[::7] + 1) % 10
+    monkeypatch.setattr(module, "load_split", lambda *_: Dataset(images, labels))
+    monkeypatch.setattr(module, "fit_images", lambda images, network: images)
+
+    result = module.rounding(path)
+    right = {name: set(np.flatnonzero(found[name] == labels)) for name in found}
+    assert result["images"] == 600
+    assert {name: result[name] for name in found} == {
+        name: round(len(hits) / 600, 6) for name, hits in right.items()
+    }
+    for a, b in (("float", "integer"), ("simulated", "integer")):
+        assert result[f"{a}_to_{b}"] == {
+            "changed": sum(found[a] != found[b]),
+            "lost": len(right[a] - right[b]),
+            "won": len(right[b] - right[a]),
+        }
+    assert min(result["float_to_integer"].values()) > 0
+
+
 @pytest.mark.parametrize("classes", [3, 11])
 def test_evaluate_refuses_a_network_of_other_classes(classes: int, tmp_path: Path) -> None:
     network = dataclasses.replace(small_network("plain"), classes=classes)
