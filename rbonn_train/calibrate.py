@@ -1,6 +1,7 @@
 """Scales of the residual stream: for a network trained elsewhere, and the best after training."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from rbonn_train.quant import PERCENTILE
 
 BATCH = 250
 CALIBRATION_IMAGES = 2000
+# Training images that the last statistics of BN and the last scales come from.
+STATISTICS_IMAGES = 20_000
+SCALES_IMAGES = 7000
 PERCENTILES = (99.5, 99.8, 99.9, 99.95, 99.99)
 
 
@@ -31,12 +35,22 @@ def calibrate(
     check_images(values, info.network)
     if not len(values):
         raise ValueError("Images for calibration must be at least one, not none")
-    model = load_model(info, tensors)
-    batches = to_tensor(values).split(batch_size(info.network, BATCH))
-    quantisation = model.calibrate(batches, percentile)
+    quantisation = scales(load_model(info, tensors), to_tensor(values), percentile)
     info = dataclasses.replace(info, quantisation=quantisation, metrics={})
     write_checkpoint(out, info, {name: compact(value) for name, value in tensors.items()})
     return out
+
+
+def scales(model: BinaryNetwork, images: Tensor, percentile: float) -> Quantisation:
+    """Scales for the ranges that ``images``, N x C x H x W, cause in a model."""
+    return model.calibrate(images.split(batch_size(model.network, BATCH)), percentile)
+
+
+def settle(model: BinaryNetwork, sample: Callable[[int], Tensor]) -> Quantisation:
+    """Estimates BN's statistics anew, with the rounding that the model has, and returns the best
+    scales then. ``sample`` gives so many training images, N x C x H x W."""
+    model.estimate_statistics(sample(STATISTICS_IMAGES))
+    return best_scales(model, sample(SCALES_IMAGES))
 
 
 def best_scales(model: BinaryNetwork, images: Tensor) -> Quantisation:
@@ -44,8 +58,8 @@ def best_scales(model: BinaryNetwork, images: Tensor) -> Quantisation:
     logits differ least (in the mean square) from those without rounding. ``images``: unlabelled
     training images, N x C x H x W; the first :data:`CALIBRATION_IMAGES` give the ranges."""
     present = model.quantisation
-    batches = images[:CALIBRATION_IMAGES].split(batch_size(model.network, BATCH))
-    candidates = [model.calibrate(batches, percentile) for percentile in PERCENTILES]
+    first = images[:CALIBRATION_IMAGES]
+    candidates = [scales(model, first, percentile) for percentile in PERCENTILES]
     if present is not None:
         candidates.insert(0, present)
     model.quantise(None)

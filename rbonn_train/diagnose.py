@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
+class TrainingError(RuntimeError):
+    """Training that cannot go on."""
+
+
 def broken_tensor(model: nn.Module) -> str | None:
     """Names the first parameter or statistic that is not finite; None where all are."""
     for name, value in model.state_dict().items():

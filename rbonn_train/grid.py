@@ -66,7 +66,7 @@ class Spec:
         """Changes with anything in the file that its step 1 depends on."""
         recipe = dataclasses.replace(
             cell.recipe, method="none", options={}, u_rate=0.0, binary_weights=Step(1),
-            quantised_epochs=1, percentile=100.0,
+            quantised_epochs=1, exact_epochs=0, percentile=100.0,
         )  # fmt: skip
         return _digest(self.network, recipe, self.limit, cell.seed)
 

@@ -2,7 +2,7 @@
 
 Every parameter comes from :func:`isa.folding.fold_network`; formats and rounding are those of
 :mod:`isa.fixed`, in int64 tensors. Convolutions of integers run in floating point where that is
-exact: float32 where no sum can reach 2**24, else float64.
+exact: float32 where no sum can reach 2**24 (on CUDA 2**14), else float64.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from isa.folding import FoldedConv, FoldedNetwork
 from rbonn_train.data import batch_size
 
 FLOAT32_EXACT = 1 << 24
+CUDA_FLOAT32_EXACT = 1 << 14  # fast algorithms of cuDNN round on the way, below half up to here
 BATCH = 100
 
 
@@ -34,11 +35,11 @@ class LayerMaps:
 class _PostProcess:
     """Everything after a convolution, per channel; see :func:`isa.fixed.post_process`."""
 
-    def __init__(self, folded: Folded) -> None:
+    def __init__(self, folded: Folded, device: torch.device | str) -> None:
         self.shifts = folded.shifts
         names = ("m", "n", "slope", "bias2", "threshold")
         values = [getattr(folded.params, name).astype(np.int64) for name in names]
-        tensors = [torch.from_numpy(v).view(1, -1, 1, 1) for v in values]
+        tensors = [torch.from_numpy(v).to(device).view(1, -1, 1, 1) for v in values]
         self.m, self.n, self.slope, self.bias2, self.threshold = tensors
 
     def sum(self, acc: Tensor, residual: Tensor | None) -> Tensor:
@@ -59,17 +60,18 @@ class _PostProcess:
 
 
 class IntegerNetwork:
-    """Integer inference. Calls take uint8 images N x H x W x C, as in an image file."""
+    """Integer inference on a ``device``. Calls take uint8 images N x H x W x C, as in an image
+    file."""
 
-    def __init__(self, folded: FoldedNetwork) -> None:
-        self.folded = folded
+    def __init__(self, folded: FoldedNetwork, device: torch.device | str = "cpu") -> None:
+        self.folded, self.device = folded, device
         convs = {folded.stem.name: folded.stem.folded}
         for block in folded.blocks:
             if block.shortcut is not None:
                 convs[block.shortcut.name] = block.shortcut.folded
             convs[block.conv.name] = block.conv.folded
-        self.post = {name: _PostProcess(value) for name, value in convs.items()}
-        self.classifier = _PostProcess(folded.classifier.folded)
+        self.post = {name: _PostProcess(value, device) for name, value in convs.items()}
+        self.classifier = _PostProcess(folded.classifier.folded, device)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Logits, int64 N x classes; their real value is ``folded.classifier.lsb`` times this."""
@@ -90,7 +92,8 @@ class IntegerNetwork:
     @torch.no_grad()
     def layers(self, images: np.ndarray) -> Iterator[tuple[str, LayerMaps]]:
         """The items of :meth:`trace`, one by one."""
-        y = self._stem(torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.int64)))
+        pixels = torch.tensor(images.transpose(0, 3, 1, 2), device=self.device)
+        y = self._stem(pixels.to(torch.int64))
         residual, bits = _residual(y), self.post["stem"].bits(y)
         yield "stem", _maps(residual, bits)
         for block in self.folded.blocks:
@@ -114,7 +117,7 @@ class IntegerNetwork:
         """y of the stem, after the max-pool. The pool's residual is a maximum and its sign bit an
         OR: both follow from the maximum of y, as rounding and comparison are monotonous."""
         stem, form = self.folded.stem, self.folded.network.stem
-        border = torch.from_numpy(stem.border).view(1, -1, 1, 1)
+        border = torch.from_numpy(stem.border).to(self.device).view(1, -1, 1, 1)
         padded = functional.pad(images - border, [form.padding] * 4) + border
         y = self.post["stem"].y(exact_conv(padded, stem, stride=form.stride, padding=0), None)
         if form.pool:  # exact in float32: 18 bits
@@ -124,7 +127,7 @@ class IntegerNetwork:
     def _classify(self, residual: Tensor) -> Tensor:
         layer = self.folded.classifier
         features = round_shift(residual.sum(dim=(2, 3)), layer.feature_shift)
-        weights = torch.from_numpy(layer.weights).double()
+        weights = torch.from_numpy(layer.weights).to(self.device).double()
         acc = (features.double() @ weights.T).round().to(torch.int64)  # below 2**31
         logits = saturate(self.classifier.sum(acc[:, :, None, None], None), fixed.LOGIT_BITS)
         return logits[:, :, 0, 0]
@@ -149,10 +152,12 @@ def exact_conv(
     x: Tensor, layer: FoldedConv, *, stride: int, padding: int, binary: bool = False
 ) -> Tensor:
     """Convolution of int64 tensors. ``binary``: the weights are bits, 1 = +1 and 0 = -1."""
-    dtype = torch.float32 if layer.acc_bound < FLOAT32_EXACT else torch.float64
+    exact = FLOAT32_EXACT if x.device.type == "cpu" else CUDA_FLOAT32_EXACT
+    dtype = torch.float32 if layer.acc_bound < exact else torch.float64
     integers = 2 * layer.weights - 1 if binary else layer.weights
-    weights = torch.from_numpy(integers).to(dtype)
-    acc = functional.conv2d(x.to(dtype), weights, stride=stride, padding=padding)
+    weights = torch.from_numpy(integers).to(x.device, dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        acc = functional.conv2d(x.to(dtype), weights, stride=stride, padding=padding)
     return acc.round().to(torch.int64)
 
 

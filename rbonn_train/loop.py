@@ -3,7 +3,10 @@
 Step 1 trains binary activations with real weights, step 2 binary weights that start from step 1.
 In the last epochs of step 2 residuals and int8 weights are rounded as the accelerator does; after
 them BN's statistics are estimated anew, rounding included, and the scales that change the logits
-least, on training images, are kept. After each epoch of step 2 a calibrated checkpoint is written.
+least, on training images, are kept. Where the recipe has exact epochs, that comes before these:
+their batches are computed without rounding and in the accelerator's integers in turn
+(:mod:`rbonn_train.deployed`); an average of the weights gets statistics and scales of its own after
+them. After each epoch of step 2 a calibrated checkpoint is written.
 
 Each step begins from the seed anew, so that step 2, repeated from the file of step 1, gives the
 same weights again. A run can be saved between any two batches, and then goes on bit for bit as if
@@ -25,12 +28,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from isa.checkpoint import write_atomically
+from isa.fixed import FixedPointError
 from isa.network import Quantisation
 from rbonn_train import state
-from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, best_scales
+from rbonn_train.calibrate import BATCH, CALIBRATION_IMAGES, scales, settle
 from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset, batch_size, check_labels
-from rbonn_train.diagnose import broken_layer, broken_tensor
+from rbonn_train.deployed import Arithmetic, Deployed, fold
+from rbonn_train.diagnose import TrainingError, broken_layer, broken_tensor
 from rbonn_train.events import write_logs
 from rbonn_train.files import FileSet
 from rbonn_train.methods import REAL
@@ -46,13 +51,7 @@ from rbonn_train.teacher import SUFFIX as REAL_SUFFIX
 from rbonn_train.teacher import Objective, load_teacher, teacher_digest
 from rbonn_train.watch import Watch
 
-# Training images that the last statistics of BN and the last scales come from.
-STATISTICS_IMAGES = 20_000
-SCALES_IMAGES = 7000
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on."""
+EXACT = (Arithmetic.FLOAT, Arithmetic.INTEGER)  # of the batches of exact epochs, in turn
 
 
 class Trainer:
@@ -142,20 +141,27 @@ class Trainer:
             model = BinaryNetwork(self.config.network, real=recipe.method == REAL)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
-        self.parallel = self.world.wrap(model)
+        self.module = Deployed(model)
+        # In evaluation mode, that of exact epochs, u has no gradient.
+        self.parallel = self.world.wrap(self.module, unused=phase.exact > 0)
         self.optimizer = make_optimizer(model, phase.step, recipe.u_rate)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.watch = Watch(model)
 
     def _epoch(self, phase: Phase) -> None:
         at, start = self.at, time.monotonic()
+        left = phase.step.epochs - at.epoch
+        exact = left <= phase.exact
         if at.order is None:
-            if at.epoch >= phase.step.epochs - phase.quantised:
+            first_rounded = self.model.quantisation is None
+            if left <= phase.quantised and (not exact or first_rounded):
                 self._quantise(self._calibrate())
+            if left == phase.exact:
+                self._settle(self.model)
             at.order = torch.randperm(len(self.source.labels), generator=self.random)
         for layer in binary_layers(self.model):
             layer.set_progress(at.epoch / phase.step.epochs)
-        self.model.train()
+        self.model.train(not exact)
         title = self._title(phase)
         count = self._batches()
         bar = tqdm(
@@ -168,6 +174,8 @@ class Trainer:
             set_learning_rate(
                 self.optimizer, (at.epoch * count + number) / (phase.step.epochs * count)
             )
+            if exact:
+                self.module.arithmetic = EXACT[(at.epoch * count + number) % len(EXACT)]
             stop = self._step(*batch, f"{title}, batch {number}")
             at.batch = number + 1
             at.seconds = before + time.monotonic() - start
@@ -193,7 +201,13 @@ class Trainer:
         # Rounding is simulated in float32: bfloat16 cannot hold a residual and its half.
         half = recipe.precision == "bfloat16" and self.model.quantisation is None
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = self.parallel(images)
+            try:
+                logits = self.parallel(images)
+            except FixedPointError as error:
+                raise TrainingError(
+                    f"Network must fit the accelerator's integers in {place}: {error}; "
+                    f"{self._kept()}"
+                ) from error
         loss = self.objective(logits, images, labels)
         right, seen = int((logits.argmax(1) == labels).sum()), len(labels)
         value, correct, count, stop = self.world.sums(
@@ -239,8 +253,9 @@ class Trainer:
             tqdm.write(f"{self.config.network.name} {at.curve[-1]}")
         if phase.deployed:
             if self.world.first:
-                if last:
-                    self._settle()
+                if last and (self.average is not None or not phase.exact):
+                    self._settle(self.result)
+                    self._check_integers(phase)
                 self._write(last=last)
             at.saved = True
         elif last and self.recipe.method == REAL and self.world.first:
@@ -248,11 +263,10 @@ class Trainer:
             write_real(self.target, self.result, self._told(), accuracy)
         at.next_epoch()
 
-    def _settle(self) -> None:
-        """The last statistics and scales; in process 0 alone, whose network is written."""
-        with apart(self.result):
-            self.result.estimate_statistics(self._sample(STATISTICS_IMAGES))
-        self._quantise(best_scales(self.result, self._sample(SCALES_IMAGES)))
+    def _settle(self, model: BinaryNetwork) -> None:
+        """Statistics of BN and scales for what runs, or for the exact epochs before it."""
+        with apart(model):
+            self._quantise(settle(model, self._sample))
 
     def _check_finite(self, phase: Phase) -> None:
         """Raises TrainingError where an epoch left a network that is not finite: no loss has seen
@@ -267,6 +281,18 @@ class Trainer:
                 f"Network must be finite, not NaN or infinite after {self._title(phase)}, at "
                 f"{layer}; {self._kept()}"
             )
+        if phase.step.epochs - self.at.epoch <= phase.exact:
+            self._check_integers(phase)
+
+    def _check_integers(self, phase: Phase) -> None:
+        """Raises TrainingError where the accelerator's formats cannot hold the network."""
+        try:
+            fold(self.result)
+        except FixedPointError as error:
+            raise TrainingError(
+                f"Network must fit the accelerator's integers after {self._title(phase)}: {error}; "
+                f"{self._kept()}"
+            ) from error
 
     def _title(self, phase: Phase) -> str:
         return f"{phase.title} {self.at.epoch + 1}/{phase.step.epochs}"
@@ -291,9 +317,7 @@ class Trainer:
         self.result.quantise(quantisation)
 
     def _calibrate(self) -> Quantisation:
-        sample = self._sample(CALIBRATION_IMAGES)
-        batches = sample.split(batch_size(self.config.network, BATCH))
-        return self.result.calibrate(batches, self.recipe.percentile)
+        return scales(self.result, self._sample(CALIBRATION_IMAGES), self.recipe.percentile)
 
     def _sample(self, count: int) -> Tensor:
         return self.source.sample(count).to(self.device)

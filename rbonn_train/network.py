@@ -110,10 +110,22 @@ class BinaryBlock(nn.Module):
 
     def forward(self, y: Tensor, x: Tensor, point: ResidualPoint) -> Tensor:
         """``y``: before rounding, for the sign; ``x``: the residual, whose ``point`` made it."""
-        out = self.bn(self.conv(self.activation(y + self.bias0.view(-1, 1, 1))))
+        signs = self.signs(y)
         if self.shortcut is not None:
-            x = self.shortcut(point.average(functional.avg_pool2d(x, 2)))
-        out = out + x + self.bias1.view(-1, 1, 1)
+            x = self.shortcut(self.pooled(x, point))
+        return self.join(signs, x)
+
+    def signs(self, y: Tensor) -> Tensor:
+        """The convolution's input."""
+        return self.activation(y + self.bias0.view(-1, 1, 1))
+
+    def pooled(self, x: Tensor, point: ResidualPoint) -> Tensor:
+        """The shortcut's input."""
+        return point.average(functional.avg_pool2d(x, 2))
+
+    def join(self, signs: Tensor, x: Tensor) -> Tensor:
+        """The output, before rounding; ``x``: what the shortcut made of the residual."""
+        out = self.bn(self.conv(signs)) + x + self.bias1.view(-1, 1, 1)
         return functional.prelu(out, self.prelu) + self.bias2.view(-1, 1, 1)
 
 

@@ -57,15 +57,16 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, *, unused: bool = False) -> nn.Module:
         """The module whose backward pass averages gradients over the processes, and whose BN takes
-        its statistics from the whole batch. ``model`` itself keeps the parameters."""
+        its statistics from the whole batch. ``model`` itself keeps the parameters, of which some
+        may be ``unused``."""
         if self.size == 1:
             return model
         synchronise(model)
         own = any(layer.own_gradients for layer in binary_layers(model))
         return DistributedDataParallel(
-            model, forward_sync_buffers=False, find_unused_parameters=own
+            model, forward_sync_buffers=False, find_unused_parameters=own or unused
         )
 
 

@@ -19,12 +19,14 @@ FIRST_SUFFIX = ".step1.safetensors"
 
 @dataclass(frozen=True)
 class Phase:
-    """One step of a run, the last ``quantised`` epochs of it with simulated rounding; the network
-    of a ``deployed`` one is written as a checkpoint."""
+    """One step of a run, the last ``quantised`` epochs of it with simulated rounding, the last
+    ``exact`` of these exact ones; the network of a ``deployed`` one is written as a
+    checkpoint."""
 
     title: str
     step: Step
     quantised: int = 0
+    exact: int = 0
     deployed: bool = False
 
 
@@ -33,7 +35,7 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
     first, second = recipe.binary_activations, recipe.binary_weights
     if recipe.method == REAL:
         return (Phase("real", dataclasses.replace(first, epochs=first.epochs + second.epochs)),)
-    last = Phase("step 2", second, recipe.quantised_epochs, deployed=True)
+    last = Phase("step 2", second, recipe.quantised_epochs, recipe.exact_epochs, deployed=True)
     return Phase("step 1", first), last
 
 

@@ -56,6 +56,8 @@ class Recipe:
 
     ``quantised_epochs``: the last epochs of step 2, which simulate the accelerator, or 0: scales
     are calibrated after training alone. ``percentile`` of |y| that a residual's range covers then.
+    ``exact_epochs``: the last of these, in which scales and statistics of BN stay and batches are
+    computed without rounding and in the accelerator's integers in turn.
     ``shift``: the largest random translation in pixels. ``crop``: the smallest share of an image
     that a random crop takes, 1 for none; ``lighting``: the deviation of random colours, in those of
     ImageNet's pixels. Both need images in files.
@@ -75,6 +77,7 @@ class Recipe:
     u_rate: float = 0.1
     batch: int = 128
     quantised_epochs: int = 2
+    exact_epochs: int = 0
     percentile: float = PERCENTILE
     flip: bool = True
     shift: int = 0
@@ -106,6 +109,8 @@ class Recipe:
             raise RecipeError("binary_weights.epochs must be at least 1, not 0")
         last = self.binary_weights.epochs
         rule(0 <= self.quantised_epochs <= last, "quantised_epochs", f"0 to {last}")
+        most = self.quantised_epochs
+        rule(0 <= self.exact_epochs <= most, "exact_epochs", f"0 to quantised_epochs, {most}")
         rule(self.batch >= 2, "batch", "at least 2")
         rule(self.shift >= 0, "shift", "at least 0")
         rule(0 < self.crop <= 1, "crop", "above 0 and at most 1")
@@ -126,17 +131,20 @@ class Recipe:
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """The same recipe over ``epochs`` in all, shared between the steps in its proportion, at
-        least one each where it has both; a single epoch is one of step 2, from scratch."""
+        least one each where it has both; a single epoch is one of step 2, from scratch. The first
+        of step 2 is never exact."""
         if epochs < 1:
             raise RecipeError(f"Epochs must be at least 1, not {epochs}")
         first, second = self.binary_activations, self.binary_weights
         share = round(epochs * first.epochs / (first.epochs + second.epochs))
         share = min(max(share, 1), epochs - 1) if first.epochs else 0  # 0 for a single epoch
+        quantised = min(self.quantised_epochs, epochs - share)
         return dataclasses.replace(
             self,
             binary_activations=dataclasses.replace(first, epochs=share),
             binary_weights=dataclasses.replace(second, epochs=epochs - share),
-            quantised_epochs=min(self.quantised_epochs, epochs - share),
+            quantised_epochs=quantised,
+            exact_epochs=min(self.exact_epochs, quantised, epochs - share - 1),
         )
 
     def published(self) -> dict[str, Any]:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isa.checkpoint import write_atomically, write_json_atomically
-from isa.folding import fold_network
-from isa.network import CheckpointInfo
-from rbonn_train.checkpoint import export_tensors, save_model
+from rbonn_train.checkpoint import save_model
+from rbonn_train.deployed import fold
 from rbonn_train.integer import IntegerNetwork
 from rbonn_train.network import BinaryNetwork
 from rbonn_train.page import render
@@ -43,9 +41,7 @@ class Judge:
         model.quantise(None)
         plain = self.accuracy(model)
         model.quantise(quantisation)
-        info = CheckpointInfo(model.network, quantisation)
-        tensors = {name: value.astype(np.float64) for name, value in export_tensors(model).items()}
-        integers = IntegerNetwork(fold_network(info, tensors))
+        integers = IntegerNetwork(fold(model))
         return {
             "images": len(self.source.labels),
             "accuracy_float": plain,

@@ -26,8 +26,8 @@ class Watch:
 
     def epoch(self, model: nn.Module) -> dict[str, dict[str, Any]]:
         """By layer, ``flips``: the share of signs that differ from those of the last call, and
-        ``chosen``: the channels that the recurrence acts on now, first in the highest bit of a
-        hexadecimal number; "" for methods without one."""
+        ``chosen``: the channels that the recurrence acts on in training, first in the highest bit
+        of a hexadecimal number; "" for methods without one."""
         found = {}
         for name, layer in named_layers(model):
             old, self.signs[name] = self.signs[name], _packed(layer)

@@ -20,6 +20,8 @@ from rbonn_train.recipe import Recipe, Step
 NETWORK = Network("pair", (8, 8), 1, 4, (6, 10), (1, 1), (0.3,), (0.35,))
 RECIPE = Recipe(Step(1, 1e-2, 1e-3), Step(2, 1e-2), batch=16, quantised_epochs=1, shift=1)
 MODES = ("none", "released", "released-rankfix", "paper", "recu", "bop2")
+RECURRENT = ("released", "released-rankfix", "paper")
+EXACT = ("released", "paper")  # once more, with exact epochs
 
 
 def data() -> Dataset:
@@ -32,8 +34,10 @@ def train(out: Path) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         with joined("cpu") as world:
-            for mode in MODES:
-                config = ModelConfig(NETWORK, replace(RECIPE, method=mode, ema=0.5, clip=1.0))
+            recipes = {mode: replace(RECIPE, method=mode, ema=0.5, clip=1.0) for mode in MODES}
+            recipes |= {f"{mode}, exact": replace(recipes[mode], exact_epochs=1) for mode in EXACT}
+            for mode, recipe in recipes.items():
+                config = ModelConfig(NETWORK, recipe)
                 run = Trainer(config, data(), data(), 3, out / mode, progress=False, world=world)
                 run.run()
                 if world.first:

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from rbonn_train.config import ModelConfig
 from rbonn_train.data import Dataset, to_tensor
-from rbonn_train.loop import Trainer, TrainingError
+from rbonn_train.diagnose import TrainingError
+from rbonn_train.loop import Trainer
 from rbonn_train.methods import layer_maker
 from rbonn_train.methods.base import binary_layers
 from rbonn_train.methods.rbonn import RBONNConv2d

@@ -34,13 +34,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, two
 
 
-@pytest.mark.parametrize("mode", process.MODES)
+@pytest.mark.parametrize("mode", [*process.MODES, *(f"{mode}, exact" for mode in process.EXACT)])
 def test_two_processes_equal_one(pairs: tuple[Path, Path], mode: str) -> None:
     one, two = (torch.load(folder / f"{mode}.pt", weights_only=True) for folder in pairs)
     assert list(one) == list(two)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-8, atol=1e-10, msg=name)
-    if mode in ("released", "released-rankfix", "paper"):  # the recurrence was at work
+    if mode.partition(",")[0] in process.RECURRENT:  # it was at work
         assert one["blocks.1.conv.previous"].abs().sum() > 0
         assert one["blocks.1.conv.u"].unique().numel() > 1
     reports = [json.loads((folder / mode / "pair.json").read_text()) for folder in pairs]

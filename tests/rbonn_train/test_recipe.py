@@ -20,23 +20,24 @@ RAW: dict[str, Any] = {
     "binary_activations": {"epochs": 4, "weight_decay": "1e-5"},
     "binary_weights": {"epochs": 8},
     "quantised_epochs": 3,
+    "exact_epochs": 2,
 }
 
 
 def test_epochs_are_shared_between_the_steps() -> None:
     recipe = recipe_from_dict(RAW)
 
-    def shares(recipe: Recipe, epochs: int) -> tuple[int, int, int]:
+    def shares(recipe: Recipe, epochs: int) -> tuple[int, int, int, int]:
         other = recipe.with_epochs(epochs)
         steps = other.binary_activations, other.binary_weights
-        return steps[0].epochs, steps[1].epochs, other.quantised_epochs
+        return steps[0].epochs, steps[1].epochs, other.quantised_epochs, other.exact_epochs
 
-    assert shares(recipe, 12) == (4, 8, 3)
-    assert shares(recipe, 2) == (1, 1, 1)
-    assert shares(recipe, 3) == (1, 2, 2)
-    assert shares(recipe, 1) == (0, 1, 1)
-    assert shares(Recipe(Step(1), Step(19)), 2) == (1, 1, 1)
-    assert shares(Recipe(Step(0), Step(5)), 10) == (0, 10, 2)
+    assert shares(recipe, 12) == (4, 8, 3, 2)
+    assert shares(recipe, 2) == (1, 1, 1, 0)
+    assert shares(recipe, 3) == (1, 2, 2, 1)
+    assert shares(recipe, 1) == (0, 1, 1, 0)
+    assert shares(Recipe(Step(1), Step(19)), 2) == (1, 1, 1, 0)
+    assert shares(Recipe(Step(0), Step(5)), 10) == (0, 10, 2, 0)
     assert recipe.with_epochs(6).binary_activations.weight_decay == 1e-5
     with pytest.raises(RecipeError, match="Epochs must be at least 1, not 0"):
         recipe.with_epochs(0)
@@ -88,6 +89,7 @@ def test_another_method_starts_from_its_own_options() -> None:
         ("binary_weights=7", "binary_weights must be a mapping, not 7"),
         ("binary_weights.epochs=x", "binary_weights.epochs must be an integer, not 'x'"),
         ("quantised_epochs=9", "quantised_epochs must be 0 to 8, not 9"),
+        ("exact_epochs=4", "exact_epochs must be 0 to quantised_epochs, 3, not 4"),
         ("binary_weights.weight_decay=-1", "weight_decay must be at least 0, not -1.0"),
     ],
 )

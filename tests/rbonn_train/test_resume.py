@@ -98,6 +98,15 @@ def test_interrupted_in_the_middle_of_epochs(
     interrupted_equals_whole(config, dataset, tmp_path, stops)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_interrupted_in_exact_epochs(
+    ema: float, config: ModelConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    # In both of them, and before the first.
+    config = changed(config, exact_epochs=2, ema=ema)
+    interrupted_equals_whole(config, dataset, tmp_path, (3 * BATCHES, 3, BATCHES))
+
+
 def test_interrupted_at_the_ends_of_epochs_and_steps(
     config: ModelConfig, dataset: Dataset, tmp_path: Path
 ) -> None:
