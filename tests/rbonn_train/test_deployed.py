@@ -1,10 +1,8 @@
 """What is trained in the exact epochs is what runs; its gradients are those of the module."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from isa.network import NetworkError
@@ -12,6 +10,7 @@ from rbonn_train.checkpoint import load_model
 from rbonn_train.data import to_tensor
 from rbonn_train.deployed import Arithmetic, Deployed, fold
 from rbonn_train.integer import IntegerNetwork, LayerMaps
+from rbonn_train.network import BinaryBlock
 from tests.networks import SMALL_NETWORKS, random_checkpoint, random_frames, small_network
 
 NAMES = [network.name for network in SMALL_NETWORKS]
@@ -28,55 +27,70 @@ def deployed(name: str) -> tuple[Deployed, Tensor, dict[str, LayerMaps]]:
     return module, to_tensor(frames), IntegerNetwork(fold(model)).trace(frames)
 
 
-def watch_inputs(module: nn.Module) -> list[Tensor]:
-    """A list to which each call of a module adds its input."""
-    seen: list[Tensor] = []
+def watch_joins(block: BinaryBlock, patch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """A list to which each pass adds what a block's convolution and its sum see."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    real = block.join
 
-    def note(module: nn.Module, inputs: Any) -> None:
-        seen.append(inputs[0].detach())
+    def join(signs: Tensor, x: Tensor) -> Tensor:
+        seen.append((signs.detach(), x.detach()))
+        return real(signs, x)
 
-    module.register_forward_pre_hook(note)
+    patch.setattr(block, "join", join)
     return seen
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_layer_sees_the_integers(name: str) -> None:
+def test_every_layer_sees_the_integers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, images, trace = deployed(name)
-    model = module.model
-    assert model.quantisation is not None
-    convs = [watch_inputs(block.conv) for block in model.binary_blocks()]
-    shortcuts = {b.name: watch_inputs(b.shortcut) for b in model.binary_blocks() if b.shortcut}
+    model, folded = module.model, fold(module.model)
+
+    def exact(layer: str) -> Tensor:
+        return trace[layer].residual.permute(0, 3, 1, 2) * folded.quantisation.lsb(layer)
+
+    blocks = model.binary_blocks()
+    joins = [watch_joins(block, monkeypatch) for block in blocks]
+    pooled: dict[str, Tensor] = {}
+    for block in blocks:
+        if block.shortcut is not None:
+            block.shortcut.register_forward_pre_hook(
+                lambda _, inputs, name=block.name: pooled.update({name: inputs[0]})
+            )
     logits = module(images)
     source = "stem"
-    for block, seen in zip(model.binary_blocks(), convs, strict=True):
+    for block, ((signs, x),) in zip(blocks, joins, strict=True):
         bits = trace[source].bits
         assert bits is not None
-        assert torch.equal(seen[0].permute(0, 2, 3, 1), (2 * bits - 1).float())
-        if block.name in shortcuts:
-            pooled = trace[f"{block.name}.pool"].residual * model.quantisation.lsb(source)
-            assert torch.equal(shortcuts[block.name][0].permute(0, 2, 3, 1), pooled)
+        assert torch.equal(signs, (2 * bits - 1).permute(0, 3, 1, 2).float())
+        if block.shortcut is None:
+            assert torch.equal(x, exact(source))
+        else:
+            averages = trace[f"{block.name}.pool"].residual.permute(0, 3, 1, 2)
+            assert torch.equal(pooled[block.name], averages * folded.quantisation.lsb(source))
+            assert torch.equal(x, exact(f"{block.name}.shortcut"))
         source = block.name
-    assert torch.equal(logits, trace["fc"].residual * fold(model).classifier.lsb)
+    assert torch.equal(logits, trace["fc"].residual * folded.classifier.lsb)
     # The classifier's gradient is made of the last residuals.
     logits.sum().backward()
-    mean = trace[source].residual.float().mean(dim=(1, 2)) * model.quantisation.lsb(source)
     for row in model.fc.weight.grad:
-        torch.testing.assert_close(row, mean.sum(0))
+        torch.testing.assert_close(row, exact(source).mean(dim=(2, 3)).sum(0))
 
 
 @pytest.mark.parametrize("name", ["plain", "pooled-stem", "one-pixel"])
-def test_gradients_are_those_of_simulated_rounding(name: str) -> None:
+def test_gradients_are_those_of_simulated_rounding(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In networks so small that the two agree in every sign; only rounding is left between."""
     module, images, _ = deployed(name)
     labels = torch.arange(len(images)) % module.model.network.classes
-    inputs = [watch_inputs(block.conv) for block in module.model.binary_blocks()]
+    joins = [watch_joins(block, monkeypatch) for block in module.model.binary_blocks()]
     gradients = []
     for arithmetic in (Arithmetic.MODULE, Arithmetic.INTEGER):
         module.arithmetic = arithmetic
         module.zero_grad()
         functional.cross_entropy(module(images), labels).backward()
         gradients.append([(n, p.grad.clone()) for n, p in module.named_parameters()])
-    assert all(torch.equal(simulated, exact) for simulated, exact in inputs)
+    assert all(torch.equal(simulated[0], exact[0]) for simulated, exact in joins)
     for (name, simulated), (_, exact) in zip(*gradients, strict=True):
         assert 0 < (exact - simulated).norm() < 0.05 * simulated.norm(), name
 

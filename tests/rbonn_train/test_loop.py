@@ -115,12 +115,13 @@ def test_exact_epochs_train_what_runs(
 ) -> None:  # fmt: skip
     recipe = dataclasses.replace(config.recipe, method=method, exact_epochs=2)
     run = trainer(dataclasses.replace(config, recipe=recipe), dataset, tmp_path)
-    settled: list[tuple[int, dict[str, Tensor]]] = []
+    settled: list[tuple[int, Quantisation | None, dict[str, Tensor]]] = []
     real = Trainer._settle
 
     def settle(self: Trainer, model: BinaryNetwork) -> None:
         real(self, model)
-        settled.append((self.at.epoch, {n: v.clone() for n, v in model.state_dict().items()}))
+        tensors = {name: value.clone() for name, value in model.state_dict().items()}
+        settled.append((self.at.epoch, model.quantisation, tensors))
 
     monkeypatch.setattr(Trainer, "_settle", settle)
     modes: list[tuple[Arithmetic, bool]] = []
@@ -135,8 +136,9 @@ def test_exact_epochs_train_what_runs(
     pair = [(Arithmetic.FLOAT, False), (Arithmetic.INTEGER, False)]
     assert modes == 3 * 8 * [(Arithmetic.MODULE, True)] + 2 * 4 * pair
     # Statistics and scales are those that both epochs began with; the weights are not.
-    ((epoch, before),) = settled
+    ((epoch, scales, before),) = settled
     assert epoch == 1
+    assert info.quantisation == scales
     for name, value in run.model.state_dict().items():
         if name.endswith((".running_mean", ".running_var")):
             assert torch.equal(value, before[name])
