@@ -153,8 +153,8 @@ class Trainer:
         left = phase.step.epochs - at.epoch
         exact = left <= phase.exact
         if at.order is None:
-            first_rounded = self.model.quantisation is None
-            if left <= phase.quantised and (not exact or first_rounded):
+            calibrated = self.model.quantisation is not None
+            if left <= phase.quantised and not (exact and calibrated):
                 self._quantise(self._calibrate())
             if left == phase.exact:
                 self._settle(self.model)

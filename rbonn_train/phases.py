@@ -19,9 +19,8 @@ FIRST_SUFFIX = ".step1.safetensors"
 
 @dataclass(frozen=True)
 class Phase:
-    """One step of a run, the last ``quantised`` epochs of it with simulated rounding, the last
-    ``exact`` of these exact ones; the network of a ``deployed`` one is written as a
-    checkpoint."""
+    """One step of a run: the last ``quantised`` epochs of it have simulated rounding, the last
+    ``exact`` of these are exact. The network of a ``deployed`` one is written as a checkpoint."""
 
     title: str
     step: Step
