@@ -1,5 +1,6 @@
 """Inference from a checkpoint, in floating point or in the accelerator's integers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rbonn_train.data import (
     CLASSES,
     DataError,
     Dataset,
+    Images,
     check_images,
     fit_images,
     load_split,
@@ -26,6 +28,9 @@ from rbonn_train.network import BinaryNetwork
 
 ARITHMETICS = ("float", "integer")
 BATCH = 250
+
+Logits = Callable[[Images], Tensor]
+"""From uint8 images N x H x W x C to N x classes."""
 
 
 def predict(
@@ -76,18 +81,13 @@ def rounding(
     test = _test_set(info.network, data)
     model, integers = load_model(info, tensors), IntegerNetwork(fold_network(info, tensors))
 
-    def classes(name: str, images: np.ndarray) -> np.ndarray:
-        model.quantise(info.quantisation if name == "simulated" else None)
-        logits = integers(images) if name == "integer" else model.logits(to_tensor(images))
-        return logits.numpy().argmax(axis=1)
+    def classes(name: str, logits: Logits) -> np.ndarray:
+        return _classes(logits, test.images, f"{info.network.name}, {name}", progress=progress)
 
-    found = {
-        name: np.concatenate([
-            classes(name, test.images[start : start + BATCH])
-            for start in tqdm(range(0, len(test), BATCH), name, disable=not progress)
-        ])
-        for name in ("float", "simulated", "integer")
-    }  # fmt: skip
+    found = {"float": classes("float", _module_logits(model))}
+    model.quantise(info.quantisation)
+    found["simulated"] = classes("simulated", _module_logits(model))
+    found["integer"] = classes("integer", integers)
     right = {name: chosen == test.labels for name, chosen in found.items()}
 
     def change(a: str, b: str) -> dict[str, int]:
@@ -126,17 +126,23 @@ def accuracy(
 ) -> dict[str, Any]:
     """The share of ``dataset`` that the network classifies as labelled."""
     if arith == "float":
-        model = load_model(info, tensors)
+        logits = _module_logits(load_model(info, tensors))
     else:
-        network = IntegerNetwork(fold_network(info, tensors))
-    correct = 0
+        logits = IntegerNetwork(fold_network(info, tensors))
     title = f"{info.network.name}, {arith}"
-    for start in tqdm(range(0, len(dataset), BATCH), title, disable=not progress):
-        images = dataset.images[start : start + BATCH]
-        logits = model.logits(to_tensor(images)) if arith == "float" else network(images)
-        classes = logits.numpy().argmax(axis=1)
-        correct += int((classes == dataset.labels[start : start + BATCH]).sum())
-    return {"accuracy": round(correct / len(dataset), 6), "images": len(dataset)}
+    right = _classes(logits, dataset.images, title, progress=progress) == dataset.labels
+    return {"accuracy": round(float(right.mean()), 6), "images": len(dataset)}
+
+
+def _module_logits(model: BinaryNetwork) -> Logits:
+    return lambda images: model.logits(to_tensor(images))
+
+
+def _classes(logits: Logits, images: Images, title: str, *, progress: bool) -> np.ndarray:
+    """The class of each image; a progress bar with a title."""
+    starts = tqdm(range(0, len(images), BATCH), title, disable=not progress)
+    found = [logits(images[start : start + BATCH]).numpy().argmax(axis=1) for start in starts]
+    return np.concatenate(found)
 
 
 def check_arith(arith: str) -> None:

@@ -150,13 +150,12 @@ class Trainer:
 
     def _epoch(self, phase: Phase) -> None:
         at, start = self.at, time.monotonic()
-        left = phase.step.epochs - at.epoch
-        exact = left <= phase.exact
+        exact = phase.is_exact(at.epoch)
         if at.order is None:
             calibrated = self.model.quantisation is not None
-            if left <= phase.quantised and not (exact and calibrated):
+            if phase.is_quantised(at.epoch) and not (exact and calibrated):
                 self._quantise(self._calibrate())
-            if left == phase.exact:
+            if exact and not phase.is_exact(at.epoch - 1):
                 self._settle(self.model)
             at.order = torch.randperm(len(self.source.labels), generator=self.random)
         for layer in binary_layers(self.model):
@@ -204,10 +203,7 @@ class Trainer:
             try:
                 logits = self.parallel(images)
             except FixedPointError as error:
-                raise TrainingError(
-                    f"Network must fit the accelerator's integers in {place}: {error}; "
-                    f"{self._kept()}"
-                ) from error
+                raise self._unfit(f"in {place}", error) from error
         loss = self.objective(logits, images, labels)
         right, seen = int((logits.argmax(1) == labels).sum()), len(labels)
         value, correct, count, stop = self.world.sums(
@@ -281,7 +277,7 @@ class Trainer:
                 f"Network must be finite, not NaN or infinite after {self._title(phase)}, at "
                 f"{layer}; {self._kept()}"
             )
-        if phase.step.epochs - self.at.epoch <= phase.exact:
+        if phase.is_exact(self.at.epoch):
             self._check_integers(phase)
 
     def _check_integers(self, phase: Phase) -> None:
@@ -289,10 +285,12 @@ class Trainer:
         try:
             fold(self.result)
         except FixedPointError as error:
-            raise TrainingError(
-                f"Network must fit the accelerator's integers after {self._title(phase)}: {error}; "
-                f"{self._kept()}"
-            ) from error
+            raise self._unfit(f"after {self._title(phase)}", error) from error
+
+    def _unfit(self, place: str, error: FixedPointError) -> TrainingError:
+        return TrainingError(
+            f"Network must fit the accelerator's integers {place}: {error}; {self._kept()}"
+        )
 
     def _title(self, phase: Phase) -> str:
         return f"{phase.title} {self.at.epoch + 1}/{phase.step.epochs}"

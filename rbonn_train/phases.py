@@ -28,6 +28,14 @@ class Phase:
     exact: int = 0
     deployed: bool = False
 
+    def is_quantised(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, has simulated rounding."""
+        return epoch >= self.step.epochs - self.quantised
+
+    def is_exact(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, is exact."""
+        return epoch >= self.step.epochs - self.exact
+
 
 def phases(recipe: Recipe) -> tuple[Phase, ...]:
     """Method ``real`` is trained for as long as both steps are together, at the rate of step 1."""
